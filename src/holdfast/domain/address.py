@@ -1,0 +1,33 @@
+"""Addresses of replicas and listeners, as people write them: unix:/run/holdfast/replica-0.sock or 127.0.0.1:7301."""
+
+from msgspec import Struct
+
+
+class UnixAddress(Struct, frozen=True):
+    path: str
+
+    def __str__(self) -> str:
+        return f"unix:{self.path}"
+
+
+class TcpAddress(Struct, frozen=True):
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def parse_address(text: str) -> UnixAddress | TcpAddress:
+    """Read an address; IPv6 hosts stand in brackets.
+
+    Raises:
+        ValueError: neither form; the sentence names the text and both forms.
+    """
+    if text.startswith("unix:") and len(text) > len("unix:"):
+        return UnixAddress(text.removeprefix("unix:"))
+    host, colon, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if colon and host and host != "unix" and port.isascii() and port.isdigit() and int(port) <= 65535:
+        return TcpAddress(host, int(port))
+    raise ValueError(f"{text!r} is not an address: write unix:/path/to.sock or host:port, such as 127.0.0.1:7301")

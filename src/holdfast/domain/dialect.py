@@ -1,0 +1,89 @@
+"""What the gateway needs of a dialect: messages in, prompt ids out; token ids in, text and tool calls out.
+
+A dialect is one generation of DeepSeek's chat format. Its parser is incremental and can be rebuilt from any transcript:
+feeding the delivered ids to a fresh parser leaves it where the old one stood, so the text on both sides of a move joins
+without a seam.
+"""
+
+from typing import Any, Protocol
+
+from msgspec import Struct
+
+
+class ToolCall(Struct, frozen=True):
+    """A complete call. `arguments` is the text that the model wrote (meant to be JSON, not checked)."""
+
+    name: str
+    arguments: str
+    id: str = ""
+
+
+class Tool(Struct, frozen=True):
+    """A function that the model may call. `parameters` is its JSON schema, or None when it takes none."""
+
+    name: str
+    description: str = ""
+    parameters: dict[str, Any] | None = None
+
+
+class Message(Struct, frozen=True):
+    """One turn. Roles: system, developer, user, assistant, tool. `prefix` on a last assistant turn: to be continued."""
+
+    role: str
+    content: str = ""
+    calls: tuple[ToolCall, ...] = ()
+    call_id: str = ""
+    prefix: bool = False
+
+
+class Said(Struct):
+    """What a few ids said. Order within one: reasoning, then content, then calls."""
+
+    reasoning: str = ""
+    content: str = ""
+    calls: tuple[ToolCall, ...] = ()
+
+
+class Parser(Protocol):
+    """One answer's ids, in order, to what they say. Text that may still change (half a character) is held back."""
+
+    @property
+    def reasoning_tokens(self) -> int:
+        """Tokens so far that belong to the reasoning, its closing mark included."""
+        ...
+
+    def feed(self, ids: list[int]) -> Said: ...
+
+    def end(self) -> Said:
+        """What was held back, when no more ids will come: half a character becomes U+FFFD, half a call is handed over."""
+        ...
+
+
+class Dialect(Protocol):
+    """A model folder's chat format and tokenizer."""
+
+    @property
+    def stop_ids(self) -> tuple[int, ...]:
+        """Ids that end an answer."""
+        ...
+
+    @property
+    def token_bytes_max(self) -> int:
+        """The longest token's length: n bytes of text are at least n / token_bytes_max tokens."""
+        ...
+
+    def render(self, messages: list[Message], tools: list[Tool], thinking: bool, json_mode: bool) -> list[int]:
+        """Prompt ids. Nothing in a message or a tool can become a marker: markers typed by a client stay text.
+
+        Raises:
+            BadRequest: the chat format can't express these messages.
+        """
+        ...
+
+    def parser(self, prompt_ids: list[int]) -> Parser:
+        """A parser for the answer to this prompt: the prompt's tail decides whether it begins inside the reasoning."""
+        ...
+
+    def bytes_of(self, token: int) -> bytes:
+        """A token's own bytes; a marker's written form."""
+        ...

@@ -1,0 +1,48 @@
+"""Faults, named as states. Each carries the sentence that the log prints and the client may read."""
+
+
+class Fault(Exception):
+    """A state that stops one generation, or one attempt at it. `why` is one sentence."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(why)
+        self.why = why
+        self.replica = ""  # whose state it is; the layer that dialled writes it down
+
+
+class EngineRefused(Fault):
+    """The replica took no work from this attempt (full, draining, not ready): trying another one costs nothing."""
+
+
+class EngineLost(Fault):
+    """The replica began and can't be believed any more: connection gone, in-stream error, end without a finish, silence."""
+
+
+class NoReplica(Fault):
+    """No replica may take the generation at present."""
+
+
+class BadRequest(Fault):
+    """The request itself is wrong: `param` names the field. Never retried."""
+
+    def __init__(self, why: str, param: str | None = None, code: str | None = None) -> None:
+        super().__init__(why)
+        self.param = param
+        self.code = code
+
+
+class Unauthorised(Fault):
+    """The key is missing or unknown."""
+
+
+class Overloaded(Fault):
+    """Refused before any replica was touched. `status` is 429 (the caller's own limit) or 503 (all of us are full)."""
+
+    def __init__(self, why: str, retry_after_s: float, status: int = 503) -> None:
+        super().__init__(why)
+        self.retry_after_s = retry_after_s
+        self.status = status
+
+
+class Expired(Fault):
+    """The request's deadline passed before its answer was complete."""

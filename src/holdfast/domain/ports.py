@@ -1,0 +1,195 @@
+"""The ports: what the hands must be able to do, at most five methods each. sim/ implements all of them too."""
+
+from collections.abc import AsyncGenerator, Callable, Iterable
+from typing import Protocol
+
+from msgspec import Struct
+
+from holdfast.domain.release import Release
+from holdfast.domain.replica import Load, Probe
+from holdfast.domain.request import Chunk, Finish, Generation, Sampling, TokenLogprob
+
+
+class Clock(Protocol):
+    """Monotonic time. Only those who wait hold one; policies get `now` as an argument."""
+
+    def now(self) -> float:
+        """Seconds since some fixed moment."""
+        ...
+
+    async def sleep(self, seconds: float) -> None: ...
+
+
+class Engine(Protocol):
+    """One live replica, seen from a gateway."""
+
+    def generate(self, generation: Generation) -> AsyncGenerator[Chunk, None]:
+        """Token ids after `generation.delivered_ids`, ending with a chunk whose `finish` is set.
+
+        A stop id ends the answer (Finish.STOP) and is itself not among the ids. Finish.LENGTH comes with the last id.
+
+        Closing the generator aborts the work at the replica's next step.
+
+        Raises:
+            EngineRefused: nothing was generated.
+            EngineLost: cut off midway.
+            BadRequest: no replica of this release could serve it (for instance longer than the context).
+        """
+        ...
+
+    async def probe(self) -> Probe:
+        """Ask the replica itself, now.
+
+        Raises:
+            EngineLost: it did not answer.
+        """
+        ...
+
+    def describe(self) -> Release | None:
+        """What runs there, or None before it has told."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class Stream(Struct):
+    """One attempt in flight on a line, as a watcher sees it. Times are the Clock's seconds."""
+
+    generation: str
+    submitted_at: float
+    prompt_tokens: int
+    last_token_at: float | None = None
+    tokens: int = 0
+
+
+class Line(Engine, Protocol):
+    """An Engine over one connection to one boot of a replica, with the evidence that a watcher needs.
+
+    `gone` is empty while the connection lives, then says why it ended. `on_gap` is called with the seconds between
+    consecutive frames while something was expected (a stream in flight or a ping unanswered).
+    """
+
+    on_gap: Callable[[float], None] | None
+
+    @property
+    def gone(self) -> str: ...
+
+    @property
+    def boot(self) -> str: ...
+
+    @property
+    def in_flight(self) -> int: ...
+
+    @property
+    def last_frame_at(self) -> float: ...
+
+    @property
+    def oldest_ping_at(self) -> float | None: ...
+
+    @property
+    def last_load(self) -> Load: ...
+
+    def streams(self) -> Iterable[Stream]: ...
+
+    def ping(self) -> None:
+        """Ask for a sign of life without waiting; `oldest_ping_at` stays set until it is answered."""
+        ...
+
+    def fail(self, why: str, generation: str = "") -> None:
+        """Fence one generation, or all of them if empty: EngineLost(why) for the waiting callers, Abort for the replica.
+
+        Nothing that the replica says of them later can be delivered. The connection stays.
+        """
+        ...
+
+
+class Work(Struct, frozen=True, kw_only=True):
+    """One attempt, as the replica's core gets it."""
+
+    prompt_ids: list[int]
+    delivered_ids: list[int]
+    sampling: Sampling
+    max_tokens: int
+    seed: int
+    stop_ids: tuple[int, ...]
+
+
+class Produced(Struct):
+    """What one step made for one attempt: `ids` may be empty (prefill goes on) and more than one is allowed.
+
+    A stop id is not among `ids`; it shows as Finish.STOP. Finish.LENGTH comes with the last id.
+    """
+
+    ticket: int
+    ids: list[int]
+    finish: Finish | None = None
+    logprobs: list[TokenLogprob] | None = None
+    cached_tokens: int = 0
+    fault: str = ""  # this attempt failed inside the engine (NaN logits, ...): the sentence
+
+
+class Core(Protocol):
+    """A batch engine inside a replica process: pearl's loop, or the scripted one. Synchronous; one step at a time.
+
+    The process's event loop calls `step` while `busy`; nothing else runs meanwhile, so a step must be short (a prefill is
+    cut into chunks).
+    """
+
+    def submit(self, ticket: int, work: Work) -> None:
+        """Queue an attempt under a ticket number chosen by the caller, unique among live ones.
+
+        Raises:
+            BadRequest: it could never run here (too long, token id out of range, ...).
+            EngineRefused: the bounded queue is full.
+        """
+        ...
+
+    def abort(self, ticket: int) -> None:
+        """Forget an attempt: its slot is free at the next step. Unknown tickets are ignored."""
+        ...
+
+    def step(self) -> list[Produced]:
+        """Advance the batch by one step."""
+        ...
+
+    def load(self) -> Load: ...
+
+    def release(self) -> Release: ...
+
+
+class Child(Struct, frozen=True, kw_only=True):
+    """A process to run. `name` is unique on its host: replica-0, gateway-0, control."""
+
+    name: str
+    argv: tuple[str, ...]
+    env: tuple[tuple[str, str], ...] = ()
+    log_path: str = ""
+
+
+class Sighting(Struct, frozen=True, kw_only=True):
+    """A process that was seen: `token` proves that it is ours and `start_ticks` that the pid was not reused."""
+
+    name: str
+    pid: int
+    start_ticks: int
+    token: str
+    alive: bool
+    exit_code: int | None = None
+
+
+class Host(Protocol):
+    """Where processes run."""
+
+    async def start(self, child: Child) -> Sighting:
+        """Start it in a session of its own, so that it outlives us. Raises OSError with the reason."""
+        ...
+
+    async def stop(self, name: str, grace_s: float) -> None:
+        """SIGTERM, and SIGKILL after the grace; 0 kills at once. Only processes whose identity still matches."""
+        ...
+
+    async def look(self) -> tuple[Sighting, ...]:
+        """All our processes on this host, adopted ones too, the dead ones until `forget`."""
+        ...
+
+    def forget(self, name: str) -> None: ...

@@ -1,0 +1,82 @@
+"""What one answer is made of, in token ids only.
+
+Text stops at the gateway's door: it renders the chat template and tokenises once, and from there on a generation is ids in,
+ids out. That is what lets any replica of the same release carry on with an answer that another one began: re-tokenising
+text is not idempotent, and chat templates strip reasoning.
+"""
+
+from enum import StrEnum
+
+from msgspec import Struct
+
+
+class Sampling(Struct, frozen=True, omit_defaults=True, array_like=True):
+    """How the next token is chosen. Penalties count the answer so far (delivered tokens included), never the prompt.
+
+    The noise for the token at absolute position p is a function of (seed, p) alone, so an answer that moves to another
+    process draws what it would have drawn at home.
+    """
+
+    temperature: float = 1.0  # 0 is greedy
+    top_p: float = 1.0
+    top_k: int = 0  # 0 keeps all
+    min_p: float = 0.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    logprobs: int = -1  # -1: none; n >= 0: the chosen token's and the n likeliest
+    ignore_eos: bool = False
+
+
+class Generation(Struct, frozen=True, kw_only=True):
+    """One answer that is owed to a client, as every layer of the gateway sees it.
+
+    `max_tokens` bounds the whole answer, tokens in `delivered_ids` included. `deadline` is in the Clock's seconds.
+    """
+
+    id: str
+    prompt_ids: list[int]
+    sampling: Sampling = Sampling()
+    max_tokens: int = 256
+    seed: int = 0
+    stop_ids: tuple[int, ...] = ()
+    deadline: float = float("inf")
+    key: str = ""  # the API key as it came; identify turns it into a tenant
+    tenant: str = ""
+    delivered_ids: list[int] = []
+    replica: str = ""  # set by pick, read by guard and dial
+    tried: frozenset[str] = frozenset()  # replicas that this answer has left
+
+
+class TokenLogprob(Struct, frozen=True, array_like=True):
+    """Natural-log probability of one token, and of the likeliest at its place, after penalties and bias, before temperature."""
+
+    id: int
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()
+
+
+class Finish(StrEnum):
+    """Why an answer ended. STOP: a stop id; LENGTH: max_tokens or the context's end."""
+
+    STOP = "stop"
+    LENGTH = "length"
+
+
+class Chunk(Struct):
+    """What rises through the layers: new token ids, or a sign of life while the answer waits (`waiting` holds the why)."""
+
+    ids: list[int]
+    finish: Finish | None = None
+    logprobs: list[TokenLogprob] | None = None
+    cached_tokens: int = 0  # prompt tokens that the engine found in its cache; told once, with the first ids
+    waiting: str = ""
+    moves: int = 0  # how often the answer had changed replicas by now; set by failover
+
+
+class Outcome(StrEnum):
+    """How one call to a replica ended, for those who judge replicas. A client that hangs up says nothing about it: IGNORE."""
+
+    OK = "ok"
+    IGNORE = "ignore"
+    DROP = "drop"

@@ -1,0 +1,23 @@
+"""The roster: an immutable answer to "who may take traffic, with what weight". Fleet publishes it, the gateway reads it."""
+
+from msgspec import Struct
+
+from holdfast.domain.release import Release
+
+
+class Place(Struct, frozen=True, kw_only=True):
+    """One replica's entry. `address` is unix:/path or host:port; `boot` changes with every start of its process."""
+
+    replica: str
+    address: str
+    boot: str
+    weight: float = 1.0
+    pid: int = 0
+
+
+class Roster(Struct, frozen=True, kw_only=True):
+    """Published whole each time, never patched; `epoch` only grows."""
+
+    epoch: int = 0
+    release: Release | None = None
+    places: tuple[Place, ...] = ()

@@ -1,0 +1,331 @@
+"""The settings: one typed tree, every key optional, every key described here and nowhere else.
+
+`holdfast settings` prints `reference()`, docs/settings.md holds the same text and a test compares them, so no key can be
+added without its sentence. A file that can't be believed whole is refused whole: a misspelt key is a wish that silently did
+not come true.
+"""
+
+import difflib
+import re
+import tomllib
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+
+import msgspec
+from msgspec import Meta, Struct, structs
+
+PAGE_HEAD = """# Settings
+
+Holdfast reads one TOML file, `holdfast.toml` in the current folder unless another is named (`holdfast up my.toml`).
+Every key is optional; without a file all defaults hold. Unknown keys are refused. Units stand last in a name: `_s` is
+seconds, `_ms` milliseconds, `_bytes_max` a largest number of bytes.
+
+The API key may also come from the environment variable `HOLDFAST_KEY`, which wins over `[gateway] key`.
+"""
+
+
+class BadSettings(ValueError):
+    """The settings can't be used: the sentence names the source, the section, the key and the fix."""
+
+
+Seconds = Annotated[float, Meta(gt=0, le=1e7)]
+Port = Annotated[int, Meta(ge=1, le=65535)]
+
+
+class Site(Struct, frozen=True, forbid_unknown_fields=True):
+    """What this site is called, and where it keeps its state."""
+
+    name: Annotated[
+        str,
+        Meta(
+            pattern=r"^[a-z0-9][a-z0-9-]{0,31}$",
+            description="Name of the site: lower-case letters, digits, dashes. One supervisor runs per site.",
+        ),
+    ] = "default"
+    state_dir: Annotated[
+        str,
+        Meta(
+            description="Folder for run files, logs, sockets and events. Empty: `$XDG_STATE_HOME/holdfast/<name>`, "
+            "else `~/.local/state/holdfast/<name>`."
+        ),
+    ] = ""
+
+
+class Model(Struct, frozen=True, forbid_unknown_fields=True):
+    """What answers."""
+
+    path: Annotated[str, Meta(description="Model folder in Hugging Face format. Empty: the model that ships.")] = ""
+    name: Annotated[
+        str, Meta(description="Name that clients ask for. Empty: the folder's name, or `pearl` for the shipped model.")
+    ] = ""
+
+
+class ReplicaSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """The engine processes."""
+
+    count: Annotated[int, Meta(ge=0, le=64, description="How many replicas run.")] = 2
+    engine: Annotated[
+        Literal["embedded", "scripted"],
+        Meta(description="`embedded` runs the model; `scripted` gives made-up tokens at a fixed pace, for drills."),
+    ] = "embedded"
+    slots: Annotated[int, Meta(ge=1, le=1024, description="Answers that one replica generates at the same time.")] = 32
+    context_tokens_max: Annotated[
+        int, Meta(ge=0, description="Longest prompt plus answer, in tokens. 0: what the model was made for.")
+    ] = 0
+    queue_max: Annotated[
+        int, Meta(ge=0, description="Answers that may wait inside one replica; beyond it the replica refuses at once.")
+    ] = 64
+    prefill_chunk_tokens: Annotated[
+        int, Meta(ge=1, description="Prompt tokens computed in one step; smaller keeps other answers moving.")
+    ] = 256
+    dtype: Annotated[
+        Literal["fp32", "bf16"],
+        Meta(description="Number format of the weights. `fp32` keeps continued answers exact."),
+    ] = "fp32"
+    threads: Annotated[int, Meta(ge=1, le=256, description="CPU threads of one replica.")] = 1
+    drain_s: Annotated[
+        Seconds, Meta(description="A replica that is told to leave is killed after so many seconds.")
+    ] = 30.0
+    token_ms: Annotated[
+        float, Meta(ge=0, le=60_000, description="Scripted engine only: milliseconds between two steps.")
+    ] = 5.0
+
+
+class Gateway(Struct, frozen=True, forbid_unknown_fields=True):
+    """The address that clients speak to, and what one connection may cost."""
+
+    host: Annotated[
+        str, Meta(description="Address to listen on. `0.0.0.0` opens it to the network: set a key too.")
+    ] = "127.0.0.1"
+    port: Annotated[Port, Meta(description="TCP port of the API.")] = 8000
+    workers: Annotated[int, Meta(ge=1, le=128, description="Gateway processes; they share the port.")] = 1
+    key: Annotated[
+        str, Meta(description="API key that clients must send as a bearer token. Empty: none is asked for.")
+    ] = ""
+    body_bytes_max: Annotated[int, Meta(ge=1024, description="Largest request body, in bytes.")] = 4 * 1024 * 1024
+    header_bytes_max: Annotated[int, Meta(ge=1024, description="Largest request head, in bytes.")] = 64 * 1024
+    header_s: Annotated[Seconds, Meta(description="A request head must be complete within so many seconds.")] = 10.0
+    body_s: Annotated[Seconds, Meta(description="A request body must be complete within so many seconds.")] = 30.0
+    unread_s: Annotated[
+        Seconds, Meta(description="A client that reads nothing of its answer for so many seconds is disconnected.")
+    ] = 60.0
+    idle_s: Annotated[Seconds, Meta(description="An idle keep-alive connection is closed after so many seconds.")] = (
+        75.0
+    )
+    connections_max: Annotated[int, Meta(ge=1, description="Open client connections of one worker.")] = 4096
+    drain_s: Annotated[
+        Seconds, Meta(description="A worker that is told to leave finishes its answers for at most so many seconds.")
+    ] = 30.0
+
+
+class Admission(Struct, frozen=True, forbid_unknown_fields=True):
+    """What is let in. Refusing early is cheap; refusing late has already cost a replica's time."""
+
+    requests_per_s: Annotated[float, Meta(gt=0, description="Requests a second that one worker lets in.")] = 2000.0
+    burst: Annotated[float, Meta(ge=1, description="Requests that may come at once above that rate.")] = 2000.0
+    queue_max: Annotated[int, Meta(ge=0, description="Requests that may wait in one worker for a replica.")] = 1024
+    queue_wait_s: Annotated[Seconds, Meta(description="A request that waited so many seconds is refused.")] = 30.0
+
+
+class Request(Struct, frozen=True, forbid_unknown_fields=True):
+    """What one request may ask for."""
+
+    deadline_s: Annotated[Seconds, Meta(description="An answer must be complete within so many seconds.")] = 600.0
+    max_tokens_default: Annotated[
+        int, Meta(ge=1, description="Longest answer, in tokens, when the request names none.")
+    ] = 1024
+
+
+class Failover(Struct, frozen=True, forbid_unknown_fields=True):
+    """When an answer leaves its replica, and how often."""
+
+    moves_max: Annotated[int, Meta(ge=0, le=100, description="How often one answer may change replicas.")] = 8
+    silence_floor_s: Annotated[
+        Seconds, Meta(description="A replica that was silent for less than this is never suspected, in seconds.")
+    ] = 0.35
+    silence_cap_s: Annotated[
+        Seconds, Meta(description="A replica that was silent for longer than this is always suspected, in seconds.")
+    ] = 20.0
+    silence_factor: Annotated[
+        float,
+        Meta(ge=1, description="Between floor and cap: so many times the gap that it usually (99 %) stays below."),
+    ] = 6.0
+    silence_unlearned_s: Annotated[
+        Seconds, Meta(description="The limit, in seconds, for a replica whose usual gaps are not known yet.")
+    ] = 2.0
+    stream_floor_s: Annotated[
+        Seconds, Meta(description="One stream is not moved for less silence than this while its replica serves others.")
+    ] = 2.0
+    first_token_s: Annotated[
+        Seconds, Meta(description="How long one stream may wait for its first token while its replica serves others.")
+    ] = 10.0
+    prefill_s_per_token: Annotated[
+        float, Meta(ge=0, le=10, description="Further patience for each prompt token of one step, in seconds.")
+    ] = 0.001
+
+
+class BreakerSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """When a gateway worker stops sending to a replica that fails."""
+
+    failures_max: Annotated[int, Meta(ge=1, description="Failures in a row that open the breaker.")] = 5
+    open_s: Annotated[Seconds, Meta(description="Seconds before the first trial call after it opened.")] = 1.0
+    open_max_s: Annotated[
+        Seconds, Meta(description="The wait doubles with each failed trial, up to so many seconds.")
+    ] = 30.0
+
+
+class Restart(Struct, frozen=True, forbid_unknown_fields=True):
+    """How fast a process that died comes back, and when we stop trying."""
+
+    free: Annotated[int, Meta(ge=0, description="Restarts without any delay.")] = 1
+    first_delay_s: Annotated[
+        Seconds, Meta(description="Delay before the next restart, in seconds; it doubles with each death.")
+    ] = 10.0
+    delay_max_s: Annotated[Seconds, Meta(description="Longest delay before a restart, in seconds.")] = 300.0
+    healthy_reset_s: Annotated[
+        Seconds, Meta(description="After so many seconds of service earlier deaths are forgiven.")
+    ] = 600.0
+    deaths_max: Annotated[int, Meta(ge=1, description="So many deaths within the window quarantine the process.")] = 3
+    deaths_window_s: Annotated[
+        Seconds, Meta(description="The window, in seconds; never less than three times what the replica takes to load.")
+    ] = 600.0
+    start_s: Annotated[
+        Seconds, Meta(description="A process that is not ready after so many seconds is killed and counted as dead.")
+    ] = 300.0
+
+
+class ProbeSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """How the supervisor looks at its replicas."""
+
+    every_s: Annotated[Seconds, Meta(description="Seconds between two pings of one replica.")] = 0.5
+    silent_s: Annotated[
+        Seconds, Meta(description="A replica that answered no ping for so many seconds is killed and started anew.")
+    ] = 5.0
+
+
+class Control(Struct, frozen=True, forbid_unknown_fields=True):
+    """The control plane: what the site looks like. Serving goes on without it."""
+
+    host: Annotated[str, Meta(description="Address of the control plane. It asks for no key: keep it local.")] = (
+        "127.0.0.1"
+    )
+    port: Annotated[Port, Meta(description="TCP port of the control plane.")] = 8001
+
+
+class Settings(Struct, frozen=True, forbid_unknown_fields=True):
+    """Everything that an operator may choose."""
+
+    site: Site = Site()
+    model: Model = Model()
+    replica: ReplicaSettings = ReplicaSettings()
+    gateway: Gateway = Gateway()
+    admission: Admission = Admission()
+    request: Request = Request()
+    failover: Failover = Failover()
+    breaker: BreakerSettings = BreakerSettings()
+    restart: Restart = Restart()
+    probe: ProbeSettings = ProbeSettings()
+    control: Control = Control()
+
+
+def read(text: str, source: str = "holdfast.toml", key: str = "") -> Settings:
+    """Settings from TOML text. `key`, when not empty, wins over [gateway] key (it comes from HOLDFAST_KEY).
+
+    Raises:
+        BadSettings: the text is not TOML, or a section or key is unknown, of the wrong type or out of range.
+    """
+    try:
+        tree = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise BadSettings(f"{source} is not TOML: {error}.") from None
+    _refuse_unknown(tree, source)
+    try:
+        settings = msgspec.convert(tree, Settings)
+    except msgspec.ValidationError as error:
+        raise BadSettings(f"{source}: {_told(str(error))}") from None
+    if key:
+        settings = structs.replace(settings, gateway=structs.replace(settings.gateway, key=key))
+    _refuse_contradictions(settings, source)
+    return settings
+
+
+def _refuse_unknown(tree: dict[str, Any], source: str) -> None:
+    sections = {field.name: field.type for field in structs.fields(Settings)}
+    for name, body in tree.items():
+        if name not in sections:
+            what = "section" if isinstance(body, dict) else "key outside of any section"
+            raise BadSettings(f"{source}: unknown {what} {name!r}. {_suggest(name, tuple(sections), '[{}]')}")
+        if not isinstance(body, dict):
+            raise BadSettings(f"{source}: {name!r} is a section: write [{name}] on a line of its own, its keys below.")
+        keys = tuple(field.name for field in structs.fields(sections[name]))
+        for key in body:
+            if key not in keys:
+                raise BadSettings(f"{source}: unknown key {key!r} in section [{name}]. {_suggest(key, keys, '{}')}")
+
+
+def _suggest(wrong: str, known: tuple[str, ...], form: str) -> str:
+    near = difflib.get_close_matches(wrong, known, n=1, cutoff=0.5)
+    if near:
+        return f"Did you mean {form.format(near[0])}?"
+    return f"Known: {', '.join(form.format(name) for name in known)}."
+
+
+def _told(error: str) -> str:
+    """msgspec's sentence, with its path `$.section.key` in the words of the file, and what the key may be."""
+    message, _, path = error.partition(" - at `$.")
+    section, _, key = path.rstrip("`").partition(".")
+    kinds = {field.name: field.type for field in structs.fields(Settings)}
+    allowed, meaning = _described(get_type_hints(kinds[section], include_extras=True)[key])
+    message = message.replace("`", "").replace("Expected", "expected").replace("Invalid", "invalid")
+    return f"[{section}] {key}: {message}. It must be {allowed.replace('`', '')}: {meaning}"
+
+
+def _refuse_contradictions(settings: Settings, source: str) -> None:
+    failover, gateway, control, breaker = settings.failover, settings.gateway, settings.control, settings.breaker
+    if failover.silence_floor_s > failover.silence_cap_s:
+        raise BadSettings(f"{source}: [failover] silence_floor_s must not be above silence_cap_s.")
+    if breaker.open_s > breaker.open_max_s:
+        raise BadSettings(f"{source}: [breaker] open_s must not be above open_max_s.")
+    if settings.probe.silent_s <= 2 * settings.probe.every_s:
+        raise BadSettings(
+            f"{source}: [probe] silent_s must be more than twice every_s, or one late ping kills a replica."
+        )
+    if settings.restart.first_delay_s > settings.restart.delay_max_s:
+        raise BadSettings(f"{source}: [restart] first_delay_s must not be above delay_max_s.")
+    if gateway.port == control.port:
+        raise BadSettings(
+            f"{source}: [gateway] port and [control] port are both {gateway.port}: give one another number."
+        )
+
+
+def reference() -> str:
+    """The reference page, in Markdown: one table a section."""
+    parts = [PAGE_HEAD]
+    for section in structs.fields(Settings):
+        kind = section.type
+        doc = (kind.__doc__ or "").strip()
+        parts.append(f"\n## [{section.name}]\n\n{doc}\n\n| key | type | default | meaning |\n|---|---|---|---|")
+        hints = get_type_hints(kind, include_extras=True)
+        for field in structs.fields(kind):
+            type_name, sentence = _described(hints[field.name])
+            parts.append(f"| `{field.name}` | {type_name} | `{_toml(field.default)}` | {sentence} |")
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(parts)).rstrip() + "\n"
+
+
+def _described(hint: Any) -> tuple[str, str]:
+    """(type with its limits, sentence) of one annotated key."""
+    inner, *metas = get_args(hint)
+    limits = [
+        f"{sign} {value:g}"
+        for meta in metas
+        for sign, value in (("≥", meta.ge), (">", meta.gt), ("≤", meta.le))
+        if value is not None
+    ]
+    sentence = " ".join(meta.description for meta in metas if meta.description)
+    if get_origin(inner) is Literal:
+        return " or ".join(f"`{_toml(value)}`" for value in get_args(inner)), sentence
+    name = {int: "integer", float: "number", str: "text"}[inner]
+    return f"{name}{' ' if limits else ''}{', '.join(limits)}", sentence
+
+
+def _toml(value: object) -> str:
+    return f'"{value}"' if isinstance(value, str) else f"{value}"

@@ -1,0 +1,62 @@
+"""A site as it is told to others: what runs there, in which state, and why.
+
+The supervisor publishes a SiteView; the control plane and `holdfast status` read it. Nobody acts on it: those who act look
+at the processes themselves.
+"""
+
+from enum import StrEnum
+
+from msgspec import Struct
+
+from holdfast.domain.release import Release
+from holdfast.domain.replica import Load, ReplicaState
+
+
+class Role(StrEnum):
+    """What a process is for. They stop in this order: first those that clients hold on to."""
+
+    GATEWAY = "gateway"
+    REPLICA = "replica"
+    CONTROL = "control"
+
+
+class Run(Struct, frozen=True, kw_only=True):
+    """What a child says of itself once it is ready; it writes this to the path in HOLDFAST_RUN_FILE, by atomic rename.
+
+    `token` is HOLDFAST_TOKEN, repeated: a run file with another token belongs to an earlier life of the same name.
+    """
+
+    name: str
+    pid: int
+    token: str
+    listen: str  # unix:/path or host:port
+    start_ticks: int = 0  # field 22 of /proc/PID/stat
+    boot: str = ""  # changes with every start of the process
+    health: str = ""
+    ready: bool = True
+
+
+class ProcessView(Struct, frozen=True, kw_only=True):
+    """One process as `holdfast status` shows it."""
+
+    name: str
+    role: Role
+    state: ReplicaState
+    why: str
+    pid: int = 0
+    uptime_s: float = 0.0
+    restarts: int = 0
+    address: str = ""
+    load: Load | None = None
+
+
+class SiteView(Struct, frozen=True, kw_only=True):
+    """The whole site. `at` is unix seconds."""
+
+    name: str
+    at: float
+    supervisor_pid: int
+    address: str  # of the API
+    model: str
+    release: Release | None = None
+    processes: tuple[ProcessView, ...] = ()

@@ -1,0 +1,32 @@
+"""A generation is a value, not a process: the transcript is everything needed to go on with an answer elsewhere."""
+
+from msgspec import Struct, structs
+
+from holdfast.domain.request import Chunk, Finish, Generation
+
+
+class Transcript(Struct):
+    """(request, prompt ids, delivered ids, seed), and how the answer has travelled so far.
+
+    The failover layer owns it: ids are written here before anybody above sees them.
+    """
+
+    asked: Generation
+    delivered_ids: list[int]
+    moves: int = 0
+    finish: Finish | None = None
+
+    @classmethod
+    def of(cls, generation: Generation) -> "Transcript":
+        """A transcript for a generation that may itself be a continuation."""
+        return cls(generation, list(generation.delivered_ids))
+
+    def write(self, chunk: Chunk) -> None:
+        """Take down what the engine said before it is passed on."""
+        self.delivered_ids.extend(chunk.ids)
+        if chunk.finish is not None:
+            self.finish = chunk.finish
+
+    def rest(self, tried: frozenset[str]) -> Generation:
+        """The generation that continues this answer on a replica not in `tried`."""
+        return structs.replace(self.asked, delivered_ids=list(self.delivered_ids), tried=tried)

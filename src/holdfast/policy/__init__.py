@@ -1,0 +1,1 @@
+"""The decisions: pure functions and small classes. `now` is an argument; every verdict carries a sentence."""

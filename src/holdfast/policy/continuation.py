@@ -1,0 +1,67 @@
+"""Continuation: how well can this answer be continued elsewhere, and what is to be done when its replica is lost?
+
+`contract` is said before the first token, in a header: a client may rely on it. `after_loss` is asked each time an attempt
+ends without a finish.
+"""
+
+from typing import NamedTuple
+
+from msgspec import Struct
+
+from holdfast.domain.release import Exactness
+from holdfast.domain.request import Finish, Sampling
+from holdfast.domain.transcript import Transcript
+
+
+class Contract(NamedTuple):
+    """`word` is exact, fair or no; `why` is half a sentence for the header."""
+
+    word: str
+    why: str
+
+
+def contract(sampling: Sampling, exactness: Exactness) -> Contract:
+    """What a client may expect of an answer that has to move."""
+    if exactness is Exactness.EXACT:
+        return Contract("exact", "noise is keyed by seed and position")
+    if sampling.temperature == 0 and exactness is Exactness.GREEDY:
+        return Contract("exact", "greedy")
+    return Contract("fair", "no token is lost or doubled, the rest is a fair sample")
+
+
+class Resume(Struct, frozen=True):
+    """Carry on elsewhere with what the client has."""
+
+    why: str
+
+
+class Complete(Struct, frozen=True):
+    """Nothing was left to generate: only the word that it ended was lost."""
+
+    finish: Finish
+    why: str
+
+
+class GiveUp(Struct, frozen=True):
+    why: str
+
+
+def after_loss(transcript: Transcript, moves_max: int, now: float) -> Resume | Complete | GiveUp:
+    """What to do with an answer whose attempt ended without a finish."""
+    asked, count = transcript.asked, len(transcript.delivered_ids)
+    if count >= asked.max_tokens:
+        return Complete(Finish.LENGTH, f"all {count} tokens were delivered before the replica was lost")
+    if now >= asked.deadline:
+        return GiveUp("the request's deadline has passed")
+    if transcript.moves >= moves_max:
+        return GiveUp(f"the answer has moved {transcript.moves} times, the limit")
+    return Resume(f"continues after token {count}")
+
+
+def pause_s(fruitless: int) -> float:
+    """How long to rest after `fruitless` attempts in a row that brought no token, once every replica had its turn.
+
+    Doubles from 50 ms to 1 s: short enough for a restart to be met at once, long enough not to hammer a sick fleet. It is
+    also the rhythm of the keep-alive comments.
+    """
+    return min(1.0, 0.05 * 2.0 ** min(fruitless - 1, 10))

@@ -1,0 +1,51 @@
+"""What is promised before the first token, and what is done after a loss."""
+
+import pytest
+
+from holdfast.domain.release import Exactness
+from holdfast.domain.request import Finish, Generation, Sampling
+from holdfast.domain.transcript import Transcript
+from holdfast.policy.continuation import Complete, GiveUp, Resume, after_loss, contract, pause_s
+
+
+@pytest.mark.parametrize(
+    ("temperature", "exactness", "word"),
+    [
+        (0.8, Exactness.EXACT, "exact"),
+        (0.0, Exactness.EXACT, "exact"),
+        (0.0, Exactness.GREEDY, "exact"),
+        (0.8, Exactness.GREEDY, "fair"),
+        (0.0, Exactness.FAIR, "fair"),
+    ],
+)
+def test_the_contract_never_promises_more_than_the_engine_keeps(temperature, exactness, word):
+    assert contract(Sampling(temperature=temperature), exactness).word == word
+
+
+def _transcript(delivered=3, moves=0, deadline=100.0):
+    asked = Generation(id="g", prompt_ids=[1], max_tokens=10, deadline=deadline)
+    return Transcript(asked, list(range(delivered)), moves)
+
+
+def test_an_open_answer_resumes():
+    assert after_loss(_transcript(), 4, 0) == Resume("continues after token 3")
+
+
+def test_a_full_answer_is_complete():
+    verdict = after_loss(_transcript(10), 4, 0)
+    assert isinstance(verdict, Complete)
+    assert verdict.finish is Finish.LENGTH
+
+
+def test_it_ends_at_the_deadline_and_at_the_limit_of_moves():
+    assert after_loss(_transcript(), 4, 100) == GiveUp("the request's deadline has passed")
+    assert after_loss(_transcript(moves=4), 4, 0) == GiveUp("the answer has moved 4 times, the limit")
+
+
+def test_the_rest_continues_from_what_was_delivered():
+    rest = _transcript().rest(frozenset({"a"}))
+    assert (rest.delivered_ids, rest.tried, rest.max_tokens) == ([0, 1, 2], {"a"}, 10)
+
+
+def test_pauses_double_to_a_second():
+    assert [pause_s(n) for n in (1, 2, 3, 5, 6, 50)] == [0.05, 0.1, 0.2, 0.8, 1.0, 1.0]

@@ -1,0 +1,1 @@
+"""The same ports, fake and seeded. Shipped, because drills and adapter authors use it."""

@@ -1,0 +1,7 @@
+"""Tests import their own support modules by plain name."""
+
+import sys
+from pathlib import Path
+
+for folder in ("story", "live"):
+    sys.path.insert(0, str(Path(__file__).parent / folder))

@@ -87,6 +87,12 @@ class ProcessReady(Event, frozen=True, tag="process_ready", kw_only=True):
     pid: int
 
 
+class SiteReady(Event, frozen=True, tag="site_ready", kw_only=True):
+    """A gateway listens at `address` and a replica may serve: requests are welcome."""
+
+    address: str
+
+
 class StepTaken(Event, frozen=True, tag="step_taken", kw_only=True):
     """A procedure acted: its own journal."""
 

@@ -69,11 +69,12 @@ class ReplicaSettings(Struct, frozen=True, forbid_unknown_fields=True):
     ] = "embedded"
     slots: Annotated[int, Meta(ge=1, le=1024, description="Answers that one replica generates at the same time.")] = 32
     context_tokens_max: Annotated[
-        int, Meta(ge=0, description="Longest prompt plus answer, in tokens. 0: what the model was made for.")
-    ] = 0
+        int,
+        Meta(ge=16, description="Longest prompt plus answer, in tokens; the model's own limit counts if it is lower."),
+    ] = 4096
     queue_max: Annotated[
         int, Meta(ge=0, description="Answers that may wait inside one replica; beyond it the replica refuses at once.")
-    ] = 64
+    ] = 128
     prefill_chunk_tokens: Annotated[
         int, Meta(ge=1, description="Prompt tokens computed in one step; smaller keeps other answers moving.")
     ] = 256
@@ -115,6 +116,12 @@ class Gateway(Struct, frozen=True, forbid_unknown_fields=True):
     drain_s: Annotated[
         Seconds, Meta(description="A worker that is told to leave finishes its answers for at most so many seconds.")
     ] = 30.0
+
+    @property
+    def url(self) -> str:
+        """The address that clients on this machine use."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(self.host, self.host)
+        return f"http://[{host}]:{self.port}/v1" if ":" in host else f"http://{host}:{self.port}/v1"
 
 
 class Admission(Struct, frozen=True, forbid_unknown_fields=True):

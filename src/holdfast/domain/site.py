@@ -5,8 +5,10 @@ at the processes themselves.
 """
 
 from enum import StrEnum
+from typing import Any
 
-from msgspec import Struct
+import msgspec
+from msgspec import Struct, structs
 
 from holdfast.domain.release import Release
 from holdfast.domain.replica import Load, ReplicaState
@@ -60,3 +62,11 @@ class SiteView(Struct, frozen=True, kw_only=True):
     model: str
     release: Release | None = None
     processes: tuple[ProcessView, ...] = ()
+
+
+def plain(view: SiteView) -> dict[str, Any]:
+    """The view as plain objects for people and scripts: loads with their field names, and whether anybody supervises."""
+    body: dict[str, Any] = msgspec.to_builtins(view)
+    for shown, process in zip(body["processes"], view.processes, strict=True):
+        shown["load"] = structs.asdict(process.load) if process.load else None
+    return {**body, "supervised": view.supervisor_pid != 0}

@@ -23,6 +23,8 @@ from holdfast.domain.request import Finish, Sampling, TokenLogprob
 VERSION = 1
 FRAME_BYTES_MAX = 16 * 1024 * 1024  # a 1M-token prompt of 3-byte ids fits five times
 _HEAD = struct.Struct("<I")
+# msgspec lets the last two through from text that is not UTF-8 and from arrays nested without end
+_NONSENSE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 class WireFault(ValueError):
@@ -145,7 +147,7 @@ def upward(body: bytes) -> Upward:
     """Decode what a gateway sent. Raises WireFault."""
     try:
         return _UPWARD.decode(body)
-    except msgspec.MsgspecError as error:
+    except _NONSENSE as error:
         raise WireFault(f"not a frame of this protocol: {error}") from error
 
 
@@ -153,7 +155,7 @@ def downward(body: bytes) -> Downward:
     """Decode what a replica sent. Raises WireFault."""
     try:
         return _DOWNWARD.decode(body)
-    except msgspec.MsgspecError as error:
+    except _NONSENSE as error:
         raise WireFault(f"not a frame of this protocol: {error}") from error
 
 

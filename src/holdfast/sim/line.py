@@ -16,6 +16,7 @@ from holdfast.domain.release import Exactness, Release
 from holdfast.domain.replica import Load, Probe
 from holdfast.domain.request import Chunk, Finish, Generation
 
+PROBE_S = 2.0  # how long a probe waits for its answer
 RELEASE = Release(model="sim", engine="scripted", digest="00", exactness=Exactness.EXACT)
 
 
@@ -148,8 +149,10 @@ class SimLine:
             self._replica.lines.remove(self)
 
     async def probe(self) -> Probe:
-        if self._gone:
-            raise EngineLost(self._gone)
+        if self._replica.frozen:
+            await self._clock.sleep(PROBE_S)
+        if self._gone or self._replica.frozen:
+            raise EngineLost(self._gone or f"{self._replica.name} did not answer a ping in {PROBE_S:g} s")
         return Probe(ready=not self._replica.draining, load=self._load)
 
     def turn(self) -> None:

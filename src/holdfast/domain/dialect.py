@@ -68,6 +68,11 @@ class Dialect(Protocol):
         ...
 
     @property
+    def vocab_size(self) -> int:
+        """Ids are 0 to vocab_size - 1."""
+        ...
+
+    @property
     def token_bytes_max(self) -> int:
         """The longest token's length: n bytes of text are at least n / token_bytes_max tokens."""
         ...

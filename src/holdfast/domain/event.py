@@ -107,6 +107,10 @@ class StepFailed(Event, frozen=True, tag="step_failed", kw_only=True):
     step: str
 
 
+class SettingsStale(Event, frozen=True, tag="settings_stale", kw_only=True):
+    """Adopted processes run on with settings that are not today's."""
+
+
 class SelfDoubted(Event, frozen=True, tag="self_doubted", kw_only=True):
     """The observer found itself unfit to judge (it was late, or everybody was silent at once), and judged nobody."""
 

@@ -1,0 +1,212 @@
+"""holdfast replica: one engine in one process, serving gateways over a unix socket or loopback until it is told to leave."""
+
+import argparse
+import asyncio
+import gc
+import importlib
+import logging
+import os
+import secrets
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import uvloop
+from msgspec import Struct
+
+from holdfast.domain.address import parse_address
+from holdfast.domain.fault import Fault
+from holdfast.host.clock import MonotonicClock
+from holdfast.pearl.config import model_type_of
+from holdfast.pearl.health import HealthServer
+from holdfast.pearl.listen import address_of, claim
+from holdfast.pearl.options import OpenCore
+from holdfast.pearl.server import ReplicaServer, ServerOptions
+from holdfast.sim.scripted import MISHAPS, Mishap
+
+RUN_FILE_ENV = "HOLDFAST_RUN_FILE"
+TOKEN_ENV = "HOLDFAST_TOKEN"
+# Each is a module with `open_core(args)`; only the one that was asked for is loaded: a scripted replica needs no torch.
+ENGINES = {"embedded": "holdfast.cli.core_embedded", "scripted": "holdfast.cli.core_scripted"}
+_USAGE_ERROR = 2
+
+
+class RunFile(Struct, frozen=True, kw_only=True):
+    """What a supervisor needs to recognise this process later, and to find its doors."""
+
+    name: str
+    pid: int
+    start_ticks: int
+    token: str
+    boot: str
+    listen: str
+    health: str
+    ready: bool = True
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Describe the verb to the command line."""
+    parser = subparsers.add_parser("replica", help="run one engine process", description=__doc__)
+    add = parser.add_argument
+    add("--listen", required=True, metavar="ADDRESS", help="unix:/path or 127.0.0.1:PORT; metrics and /health too")
+    add("--model", type=Path, metavar="DIR", help="a model folder in Hugging Face format")
+    add("--name", default="replica", help="this replica's name in logs, metrics and health")
+    add("--serve-as", default="", metavar="NAME", help="the model name that clients ask for (default: the folder's)")
+    add("--health", default="", metavar="ADDRESS", help="serve grpc.health.v1 here")
+    add("--engine", choices=tuple(ENGINES), default="embedded")
+    add("--slots", type=_positive, default=32, help="answers that run at once (default 32)")
+    add("--context", type=_positive, default=2048, help="prompt and answer of one slot, in tokens (default 2048)")
+    add("--chunk", type=_positive, default=256, help="prompt tokens that one step may read (default 256)")
+    add("--queue", type=_natural, default=128, help="attempts that may wait for a slot (default 128)")
+    add("--dtype", choices=("fp32", "bf16"), default="fp32")
+    add("--threads", type=_positive, default=1)
+    add("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
+    add("--drain-s", type=_seconds, default=30.0, help="after SIGTERM answers may go on for so long (default 30)")
+    add("--still-s", type=_seconds, default=10.0, help="not healthy when no step was made for so long (default 10)")
+    scripted = parser.add_argument_group("scripted engine: answers known beforehand, for drills and measurements")
+    add = scripted.add_argument
+    add("--token-ms", type=_seconds, default=0.0, help="milliseconds from token to token")
+    add("--instant", type=_positive, default=1, metavar="TOKENS", help="tokens per step (default 1)")
+    add("--answer-tokens", type=_natural, default=0, help="answers stop by themselves after so many tokens")
+    add(
+        "--mishap",
+        type=_mishap,
+        metavar="KIND:TOKENS",
+        help="refuse, bad, fault:N, forget:N, freeze:N or hang:N, every attempt",
+    )
+    add("--poison-id", type=_natural, default=-1, help="die of any prompt that holds this token id")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run until drained. 0: left as told. 2: could not start; one sentence on stderr says why."""
+    clock = MonotonicClock()
+    began = clock.now()
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    try:
+        replica = _prepare(args, clock)
+    except (Fault, OSError, ValueError) as error:
+        print(f"holdfast replica: {error}", file=sys.stderr)
+        return _USAGE_ERROR
+    gc.collect()
+    gc.freeze()  # what was loaded stays for good: no collector walks through it between two steps
+
+    def ready() -> None:
+        _tell_ready(replica, clock.now() - began)
+
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_serve(replica, args.drain_s, ready))
+    finally:
+        replica.health.stop()
+    return 0
+
+
+class _Replica(Struct):
+    server: ReplicaServer
+    listener: socket.socket
+    health: HealthServer
+    run_file: RunFile
+    model: str
+
+
+def _prepare(args: argparse.Namespace, clock: MonotonicClock) -> _Replica:
+    """Open everything that can fail: the address first, since it fails fast."""
+    if args.engine == "embedded":
+        if args.model is None:
+            raise ValueError("--model is missing: name a model folder, or choose --engine scripted")
+        model_type_of(args.model)  # a wrong folder shows before the engine's libraries are loaded
+    address = parse_address(args.listen)
+    claim(address).close()  # a taken address shows now, not after minutes of loading
+    health_address = parse_address(args.health) if args.health else None
+    core = _open_core(args)
+    options = ServerOptions(
+        replica=args.name,
+        boot=secrets.token_hex(8),
+        context_tokens_max=core.context_tokens_max,
+        still_s_max=args.still_s,
+        pause_s=args.token_ms / 1000,
+    )
+    server = ReplicaServer(core, clock, options)
+    listener = claim(address)
+    model = core.release().model
+    health = HealthServer(frozenset({"", model, args.name}), server.complaint)
+    run_file = RunFile(
+        name=args.name,
+        pid=os.getpid(),
+        start_ticks=_start_ticks(),
+        token=os.environ.get(TOKEN_ENV, ""),
+        boot=options.boot,
+        listen=address_of(listener),
+        health=health.start(health_address) if health_address else "",
+    )
+    return _Replica(server, listener, health, run_file, model)
+
+
+def _open_core(args: argparse.Namespace) -> OpenCore:
+    try:
+        module = importlib.import_module(ENGINES[args.engine])
+    except ModuleNotFoundError as error:
+        raise ValueError(f"--engine {args.engine} needs {error.name}: pip install 'holdfast[embedded]'") from error
+    core: OpenCore = module.open_core(args)
+    return core
+
+
+async def _serve(replica: _Replica, drain_s: float, ready: Callable[[], None]) -> None:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, replica.server.drain, drain_s)
+    ready()
+    await replica.server.serve(replica.listener)
+
+
+def _tell_ready(replica: _Replica, took_s: float) -> None:
+    """The run file first: whoever waits for the line on stdout may read it at once."""
+    seen = replica.run_file
+    path = os.environ.get(RUN_FILE_ENV)
+    if path:
+        unfinished = Path(f"{path}.{seen.pid}")
+        unfinished.write_bytes(msgspec.json.encode(seen))
+        unfinished.replace(path)
+    health = f" health={seen.health}" if seen.health else ""
+    print(f"ready replica={seen.name} listen={seen.listen}{health} model={replica.model} in {took_s:.1f} s", flush=True)
+
+
+def _start_ticks() -> int:
+    """When this process started, in clock ticks since boot: field 22 of /proc/self/stat (proc(5)); 0 where there is none."""
+    try:
+        text = Path("/proc/self/stat").read_text()
+    except FileNotFoundError:
+        return 0
+    return int(text.rpartition(")")[2].split()[19])
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
+
+
+def _natural(text: str) -> int:
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, 0 or more")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number, 0 or more")
+    return value
+
+
+def _mishap(text: str) -> Mishap:
+    kind, _, after = text.partition(":")
+    if kind not in MISHAPS or not (after or "0").isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(MISHAPS)} with :TOKENS, such as fault:20")
+    return Mishap(kind, int(after or "0"))

@@ -174,7 +174,10 @@ def test_with_no_replica_left_the_answer_waits_and_shows_it_lives():
             assert got.ids == world.expected(asked)
             assert got.moves == 1
             assert got.waits
-            assert set(got.waits) <= {"no replica is connected", "none of 1 replicas may take traffic: 1 silent or draining"}
+            assert set(got.waits) <= {
+                "no replica is connected",
+                "none of 1 replicas may take traffic: 1 silent or draining",
+            }
 
     run(story())
 

@@ -86,6 +86,15 @@ class ReplicaSettings(Struct, frozen=True, forbid_unknown_fields=True):
     drain_s: Annotated[
         Seconds, Meta(description="A replica that is told to leave is killed after so many seconds.")
     ] = 30.0
+    health_port: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=65535,
+            description="First TCP port, on loopback, of the replicas' gRPC health service; replica n listens on this "
+            "plus n. 0: none.",
+        ),
+    ] = 0
     token_ms: Annotated[
         float, Meta(ge=0, le=60_000, description="Scripted engine only: milliseconds between two steps.")
     ] = 5.0

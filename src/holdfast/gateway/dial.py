@@ -16,7 +16,7 @@ def dial(lines: Lines) -> Service:
         line = lines.line(generation.replica)
         if line is None:
             raise EngineRefused(f"{generation.replica} went away")
-        lines.owes(generation)
+        lines.owed[generation.id] = generation
         finished = False
         try:
             async with aclosing(line.generate(generation)) as chunks:
@@ -29,6 +29,6 @@ def dial(lines: Lines) -> Service:
             fault.replica = line.boot
             raise
         finally:
-            lines.settled(generation)
+            lines.owed.pop(generation.id, None)
 
     return service

@@ -17,6 +17,7 @@ from holdfast.policy.balance import Candidate
 from holdfast.policy.breaker import Breaker
 from holdfast.policy.silence import Cadence
 
+DIAL_PATIENCE_S = 0.05  # then the next reading of the roster looks again
 Dialler = Callable[[str], Awaitable[Line]]
 
 
@@ -39,9 +40,12 @@ class Lines:
         self._dialler, self._clock, self._emit, self._breaker = dialler, clock, emit, breaker
         self._known: dict[str, Known] = {}
         self._roster = Roster()
-        self._owed: dict[str, Generation] = {}
+        self.owed: dict[
+            str, Generation
+        ] = {}  # by id: what is being answered; dial writes it, the watch reads deadlines
         self._picks = 0
         self._slots = 0
+        self._dialling: dict[str, asyncio.Future[None]] = {}
         self._listeners: list[Callable[[], None]] = []
         self._bell = asyncio.Event()
 
@@ -88,15 +92,6 @@ class Lines:
             return self._roster.release
         return next((known.line.describe() for known in self._known.values()), None)
 
-    def owes(self, generation: Generation) -> None:
-        self._owed[generation.id] = generation
-
-    def settled(self, generation: Generation) -> None:
-        self._owed.pop(generation.id, None)
-
-    def owed(self, generation: str) -> Generation | None:
-        return self._owed.get(generation)
-
     # what the watch and the roster's reader do
 
     def known(self) -> dict[str, Known]:
@@ -135,8 +130,14 @@ class Lines:
                 await self._drop(name, known, place)
             elif place != known.place:
                 known.place = place
-        missing = [place for name, place in wanted.items() if name not in self._known]
-        await asyncio.gather(*(self._dial(place) for place in missing))
+        for name, place in wanted.items():
+            if name not in self._known and name not in self._dialling:
+                self._dialling[name] = asyncio.ensure_future(self._dial(place))
+        if self._dialling:  # one that does not answer must not keep us from the others
+            done, _ = await asyncio.wait(self._dialling.values(), timeout=DIAL_PATIENCE_S)
+            self._dialling = {name: task for name, task in self._dialling.items() if task not in done}
+            for task in done:
+                task.result()
 
     async def _drop(self, name: str, known: Known, place: Place | None) -> None:
         if place is None and not known.line.gone and known.line.in_flight:
@@ -164,6 +165,9 @@ class Lines:
 
     async def close(self) -> None:
         """Close every line."""
+        for task in self._dialling.values():
+            task.cancel()
+        self._dialling.clear()
         for known in list(self._known.values()):
             await known.line.close()
         self._known.clear()

@@ -83,7 +83,7 @@ class Watch:
             line.fail(verdict.why)
             return True
         for stream in list(line.streams()):
-            owed = self.lines.owed(stream.generation)
+            owed = self.lines.owed.get(stream.generation)
             if owed is not None and now >= owed.deadline:
                 line.fail("the request's deadline passed", stream.generation)
                 continue

@@ -1,0 +1,43 @@
+"""holdfast control: the control plane. It shows the site; nothing stops when it does."""
+
+import argparse
+import signal
+import socket
+import sys
+from pathlib import Path
+
+import uvicorn
+
+from holdfast.app import announce, control_plane
+from holdfast.domain.settings import BadSettings
+from holdfast.store.folder import kept_settings
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Describe the verb to the command line."""
+    parser = subparsers.add_parser("control", help="run the control plane", description=__doc__)
+    parser.add_argument(
+        "--settings", required=True, type=Path, metavar="FILE", help="settings.json of the state folder"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve until SIGTERM. 2: it could not start; one sentence on stderr says why."""
+    try:
+        settings = kept_settings(args.settings)
+        where = settings.control
+        listener = socket.create_server((where.host, where.port), family=_family(where.host))
+    except (BadSettings, OSError) as error:
+        print(f"holdfast control: {error}", file=sys.stderr)
+        return 2
+    app = control_plane(settings, lambda: announce("control", f"{where.host}:{where.port}"))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=2))
+    # uvicorn raises the signal that stopped it once more when it has ended; here that would look like a crash
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    with listener:
+        server.run(sockets=[listener])
+    return 0
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET

@@ -1,0 +1,57 @@
+"""holdfast: the command line. Each verb is a module with `add_parser(subparsers)` and `run(args) -> int`.
+
+Only the verb that was asked for is imported: `holdfast status` must not wait for an engine's libraries to load.
+"""
+
+import argparse
+import importlib
+import sys
+
+from holdfast import __version__
+
+# verb -> (module, what it does); those below the gap are started by `holdfast up`
+VERBS: dict[str, tuple[str, str]] = {
+    "up": ("holdfast.cli.up", "start a site and keep it alive"),
+    "down": ("holdfast.cli.down", "stop a site, whether or not its supervisor lives"),
+    "status": ("holdfast.cli.status", "show what runs, in which state, and why"),
+    "chat": ("holdfast.cli.chat", "talk to the model"),
+    "demo": ("holdfast.cli.demo", "kill replicas under load and check every answer"),
+    "validate": ("holdfast.cli.validate", "check a model folder"),
+    "settings": ("holdfast.cli.settings", "print the reference of all settings"),
+    "replica": ("holdfast.cli.replica", "run one engine process (up does this)"),
+    "gateway": ("holdfast.cli.gateway", "run one gateway worker (up does this)"),
+    "control": ("holdfast.cli.control", "run the control plane (up does this)"),
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one verb and return the exit code: 0 done, 1 it did not work, 2 it was asked wrongly."""
+    words = sys.argv[1:] if argv is None else argv
+    verb = words[0] if words else ""
+    if verb not in VERBS:
+        return _overview(words)
+    parser = argparse.ArgumentParser(prog="holdfast")
+    module = importlib.import_module(VERBS[verb][0])
+    module.add_parser(parser.add_subparsers(dest="verb", required=True))
+    code: int = module.run(parser.parse_args(words))
+    return code
+
+
+def _overview(words: list[str]) -> int:
+    """Answer whatever is not a verb: help, version, or a word that nobody knows."""
+    lines = "\n".join(f"  {verb:<9} {what}" for verb, (_, what) in VERBS.items())
+    parser = argparse.ArgumentParser(
+        prog="holdfast",
+        usage="holdfast VERB [options]",
+        description="Keeps DeepSeek answering on your own hardware.",
+        epilog=f"verbs:\n{lines}\n\nholdfast VERB --help tells more.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"holdfast {__version__}")
+    parser.add_argument("verb", nargs="?", help=argparse.SUPPRESS)
+    verb = parser.parse_known_args(words)[0].verb
+    if verb is None:
+        parser.print_help()
+        return 0
+    print(f"holdfast: there is no verb {verb!r}. Verbs: {', '.join(VERBS)}.", file=sys.stderr)
+    return 2

@@ -1,0 +1,1 @@
+"""Keeps replicas alive and publishes the roster."""

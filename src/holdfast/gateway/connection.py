@@ -1,0 +1,279 @@
+"""One client's connection: requests in strict order, one answer at a time, bounded memory, prompt hang-up.
+
+A client that goes away cancels its request's task, which closes the service's generator and so aborts the work at the
+replica. A client that does not read is waited for, and cut by the sweep when it has not read for too long.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Coroutine
+from typing import TypeAlias, cast
+
+from msgspec import Struct
+
+from holdfast.gateway.incoming import DEAF, IDLE, Hearing, Incoming, Request, Tick
+from holdfast.gateway.metrics import Tally
+from holdfast.gateway.needs import Limits
+from holdfast.gateway.refusals import Refusal, refusal
+
+REASONS = {
+    200: "OK", 400: "Bad Request", 401: "Unauthorized", 404: "Not Found", 405: "Method Not Allowed",
+    408: "Request Timeout", 413: "Content Too Large", 429: "Too Many Requests", 431: "Request Header Fields Too Large",
+    500: "Internal Server Error", 501: "Not Implemented", 503: "Service Unavailable", 504: "Gateway Timeout",
+}  # fmt: skip
+STATUS_LINES = {code: f"HTTP/1.1 {code} {reason}\r\n".encode() for code, reason in REASONS.items()}
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+LINGER_S = 5.0  # how long a refused client may finish sending before its connection is cut
+
+Handle: TypeAlias = "Callable[[Exchange], Coroutine[None, None, None] | None]"
+
+
+class Hall(Struct):
+    """What all connections of one door share.
+
+    `handle` returns a coroutine that will answer, or None when it has answered at once.
+    """
+
+    limits: Limits
+    tally: Tally
+    handle: Handle
+    tick: Tick
+    date: bytes = b""
+    draining: bool = False
+    connections: "set[Connection]" = set()
+
+
+class Exchange:
+    """One request and its answer: either `send` or `refuse`, or `open`, any number of `push` and one `shut`."""
+
+    __slots__ = ("_connection", "_hall", "answered", "begun", "request")
+
+    def __init__(self, connection: "Connection", hall: Hall, request: Request) -> None:
+        self._connection = connection
+        self._hall = hall
+        self.request = request
+        self.begun = self.answered = False
+
+    @property
+    def keeps(self) -> bool:
+        """Whether the connection lives on after this answer."""
+        return self.request.keep_alive and not self._hall.draining
+
+    @property
+    def flow(self) -> "asyncio.Future[None] | None":
+        """Set while the client reads too slowly: wait for it before pushing more."""
+        return self._connection.flow
+
+    def send(self, status: int, headers: bytes, body: bytes) -> None:
+        """A whole answer. `headers` are complete lines, each with its CRLF."""
+        self.begun = self.answered = True
+        hall = self._hall
+        hall.tally.answered(status)
+        close = b"" if self.keeps else b"connection: close\r\n"
+        length = b"content-length: %d\r\n\r\n" % len(body)
+        if self.request.method == b"HEAD":
+            body = b""
+        self._connection.write(b"".join((STATUS_LINES[status], hall.date, headers, close, length, body)))
+
+    def refuse(self, said: Refusal, headers: bytes = b"") -> None:
+        """An error as a whole answer."""
+        self._hall.tally.refused(said.code)
+        self.send(said.status, said.headers + headers, said.body)
+
+    def open(self, headers: bytes) -> None:
+        """Begin an answer of unknown length."""
+        self.begun = True
+        hall, request = self._hall, self.request
+        hall.tally.answered(200)
+        if not request.chunked_ok:
+            request.keep_alive = False
+        framing = b"transfer-encoding: chunked\r\n" if request.chunked_ok else b""
+        close = b"\r\n" if self.keeps else b"connection: close\r\n\r\n"
+        self._connection.write(b"".join((STATUS_LINES[200], hall.date, headers, framing, close)))
+
+    def push(self, data: bytes) -> None:
+        """A piece of an open answer, never empty."""
+        if self.request.chunked_ok:
+            data = b"%x\r\n%b\r\n" % (len(data), data)
+        self._connection.write(data)
+
+    def shut(self, data: bytes, close: bool = False) -> None:
+        """The last piece of an open answer, never empty; `close` ends the connection too."""
+        self.answered = True
+        if close:
+            self.request.keep_alive = False
+        if self.request.chunked_ok:
+            data = b"%x\r\n%b\r\n0\r\n\r\n" % (len(data), data)
+        self._connection.write(data)
+
+
+class Connection(asyncio.Protocol):
+    """The transport's protocol; owns the queue of requests that came while one was being answered."""
+
+    def __init__(self, hall: Hall) -> None:
+        self._hall = hall
+        self._loop = asyncio.get_running_loop()
+        hearing = Hearing(self._asked, self._refuse, self._go_on, hall.tick)
+        self._incoming = Incoming(hall.limits, hearing)
+        self._transport: asyncio.Transport | None = None
+        self._waiting: deque[Request | Refusal] = deque()
+        self._waiting_bytes = 0
+        self._exchange: Exchange | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._stalled_s: float | None = None
+        self.flow: asyncio.Future[None] | None = None
+        self.lost = False
+
+    # the transport calls these
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is one by shape, not by class
+        hall = self._hall
+        hall.connections.add(self)
+        if len(hall.connections) > hall.limits.connections_max:
+            self._incoming.deafen()
+            self._refuse(refusal(503, "Too many connections are open; retry shortly.", "connections", 1.0))
+
+    def data_received(self, data: bytes) -> None:
+        self._incoming.feed(data)
+
+    def eof_received(self) -> bool:
+        """A client that closes its sending side has hung up: the transport closes, and the answer with it."""
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost = True
+        self._hall.connections.discard(self)
+        self._waiting.clear()
+        if self._task is not None:
+            self._task.cancel()
+        if self.flow is not None and not self.flow.done():
+            self.flow.set_result(None)
+
+    def pause_writing(self) -> None:
+        self._stalled_s = self._hall.tick.now_s
+        self.flow = self._loop.create_future()
+
+    def resume_writing(self) -> None:
+        self._stalled_s = None
+        if self.flow is not None and not self.flow.done():
+            self.flow.set_result(None)
+        self.flow = None
+
+    # the door and the exchange call these
+
+    def write(self, data: bytes) -> None:
+        if not self.lost and self._transport is not None:
+            self._transport.write(data)
+
+    def abort(self) -> None:
+        """Cut it, answer or not."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def sweep(self) -> None:
+        """Enforce this connection's deadlines; the door calls it once a tick."""
+        hall, incoming = self._hall, self._incoming
+        limits, now = hall.limits, hall.tick.now_s
+        if self._stalled_s is not None and now - self._stalled_s > limits.stall_s:
+            hall.tally.stalled += 1
+            self.abort()
+        elif incoming.stage == DEAF:
+            if self._exchange is None and now - incoming.since_s > LINGER_S and not self._unsent():
+                self.abort()
+        elif incoming.silent():
+            patience_s = limits.idle_s if incoming.stage == IDLE else limits.head_s
+            tired = hall.draining or now - incoming.since_s > patience_s
+            if tired and self._exchange is None and self._transport is not None:
+                self._transport.close()
+        else:
+            incoming.overdue(now)
+
+    def _unsent(self) -> bool:
+        return self._transport is not None and self._transport.get_write_buffer_size() > 0
+
+    # the reading half calls these
+
+    def _asked(self, request: Request) -> None:
+        if self._exchange is None:
+            self._begin(Exchange(self, self._hall, request))
+            return
+        self._waiting.append(request)
+        self._waiting_bytes += len(request.body)
+        limits = self._hall.limits
+        if len(self._waiting) > limits.pipelined_max or self._waiting_bytes > limits.body_bytes_max:
+            self._incoming.deafen()
+            self._refuse(refusal(429, "Too many pipelined requests; wait for answers.", "pipelined", 1.0))
+
+    def _refuse(self, said: Refusal) -> None:
+        if self._exchange is None:
+            self._last_words(said)
+        else:
+            self._waiting.append(said)
+
+    def _go_on(self) -> None:
+        if self._exchange is None:
+            self.write(CONTINUE)
+
+    # one exchange after the other
+
+    def _begin(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+        work = self._hall.handle(exchange)
+        if work is None:
+            self._next(exchange)
+        else:
+            self._task = task = self._loop.create_task(work)
+            task.add_done_callback(self._task_done)
+
+    def _task_done(self, task: asyncio.Task[None]) -> None:
+        self._task = None
+        exchange = self._exchange
+        assert exchange is not None
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            self._hall.tally.mistakes += 1
+            context = {"message": "a request's handler failed", "exception": error, "protocol": self}
+            self._loop.call_exception_handler(context)
+            if not exchange.begun:
+                exchange.refuse(refusal(500, "Holdfast made a mistake; the operator's log has it.", "internal_error"))
+        if exchange.answered:
+            self._next(exchange)
+        else:
+            self.abort()
+
+    def _next(self, done: Exchange) -> None:
+        """The exchange is over: close, or begin the next one that waits."""
+        self._exchange = None
+        if self.lost:
+            return
+        if not done.keeps:
+            self._close()
+        elif not self._waiting:
+            if self._incoming.stage == IDLE:
+                self._incoming.since_s = self._hall.tick.now_s
+        else:
+            following = self._waiting.popleft()
+            if isinstance(following, Refusal):
+                self._last_words(following)
+            else:
+                self._waiting_bytes -= len(following.body)
+                # from the loop and not from here: many pipelined pages would nest as deep as there are pages
+                self._exchange = exchange = Exchange(self, self._hall, following)
+                self._loop.call_soon(self._resume, exchange)
+
+    def _resume(self, exchange: Exchange) -> None:
+        if not self.lost:
+            self._begin(exchange)
+
+    def _last_words(self, said: Refusal) -> None:
+        nobody = Request(b"GET", b"", {}, b"", keep_alive=False, chunked_ok=True)
+        Exchange(self, self._hall, nobody).refuse(said)
+        self._close()
+
+    def _close(self) -> None:
+        """Half-close, so that a client still sending can read our answer first; the sweep cuts it in the end."""
+        self._incoming.deafen()
+        self._waiting.clear()
+        if self._transport is not None and not self.lost:
+            self._transport.write_eof()

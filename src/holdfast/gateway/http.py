@@ -1,0 +1,94 @@
+"""The front door: HTTP/1.1 for clients, over any service.
+
+One sweep a tick looks at all connections, so that no request needs a timer of its own.
+"""
+
+import asyncio
+import socket
+from email.utils import formatdate
+
+from holdfast.gateway.chat import Chat
+from holdfast.gateway.connection import Connection, Hall
+from holdfast.gateway.incoming import Tick
+from holdfast.gateway.metrics import DoorCollector, Tally
+from holdfast.gateway.needs import Needs
+from holdfast.gateway.pages import Pages
+
+TICK_S = 0.25  # deadlines are kept to within this
+BACKLOG = 1024
+
+
+class Door:
+    """Accepts connections and answers requests until it is drained."""
+
+    def __init__(self, needs: Needs) -> None:
+        self._needs = needs
+        self.tally = Tally()
+        needs.registry.register(DoorCollector(self.tally))
+        chat = Chat(needs, self.tally)
+        pages = Pages(needs, chat.answer, lambda: self._hall.draining)
+        self._hall = Hall(limits=needs.limits, tally=self.tally, handle=pages.handle, tick=Tick())
+        self._servers: list[asyncio.Server] = []
+        self._sweeper: asyncio.Task[None] | None = None
+        self._tick()
+
+    @property
+    def connections(self) -> int:
+        """How many clients are connected."""
+        return len(self._hall.connections)
+
+    async def serve(self, where: socket.socket | tuple[str, int], reuse_port: bool = True) -> tuple[str, int]:
+        """Begin to accept on a listening socket or at (host, port); port 0 takes a free one. May be called again for more.
+
+        Returns:
+            The bound (host, port); for a unix socket (path, 0).
+
+        Raises:
+            OSError: the address can't be had.
+        """
+        loop = asyncio.get_running_loop()
+        if isinstance(where, socket.socket):
+            server = await loop.create_server(self.accept, sock=where, backlog=BACKLOG)
+        else:
+            host, port = where
+            server = await loop.create_server(self.accept, host, port, backlog=BACKLOG, reuse_port=reuse_port or None)
+        self._servers.append(server)
+        if self._sweeper is None:
+            self._sweeper = loop.create_task(self._sweep())
+        name = server.sockets[0].getsockname()
+        return (name, 0) if isinstance(name, str) else (name[0], name[1])
+
+    async def drain(self, grace_s: float) -> None:
+        """Stop accepting, let running answers end for `grace_s`, then cut what is left. Idle connections are closed."""
+        hall, clock = self._hall, self._needs.clock
+        hall.draining = True
+        for server in self._servers:
+            server.close()
+        give_up = clock.now() + grace_s
+        while hall.connections and clock.now() < give_up:
+            self._look()
+            await clock.sleep(min(TICK_S, max(0.0, give_up - clock.now())))
+        for connection in list(hall.connections):
+            connection.abort()
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            self._sweeper = None
+
+    def accept(self) -> Connection:
+        """The protocol of one new connection."""
+        return Connection(self._hall)
+
+    async def _sweep(self) -> None:
+        while True:
+            await self._needs.clock.sleep(TICK_S)
+            self._look()
+
+    def _look(self) -> None:
+        """One round over all connections."""
+        self._tick()
+        for connection in list(self._hall.connections):
+            connection.sweep()
+
+    def _tick(self) -> None:
+        self._hall.tick.now_s = self._needs.clock.now()
+        self._hall.date = f"date: {formatdate(self._needs.unix_s(), usegmt=True)}\r\n".encode()

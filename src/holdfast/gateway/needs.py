@@ -1,0 +1,65 @@
+"""What the front door is built from: everything it can't make itself, handed in once."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from msgspec import Struct
+from prometheus_client import CollectorRegistry
+
+from holdfast.domain.dialect import Dialect
+from holdfast.domain.event import Emit
+from holdfast.domain.ports import Clock
+from holdfast.domain.release import Exactness
+from holdfast.domain.request import Sampling
+from holdfast.gateway.service import Service
+
+
+class Limits(Struct, frozen=True, kw_only=True):
+    """What one client, or all of them, may take. Anchors: see the threat table in the docs; seconds are absolute."""
+
+    head_bytes_max: int = 64 * 1024
+    body_bytes_max: int = 4 * 1024 * 1024
+    head_s: float = 10.0  # first byte of a head to its end; trickling does not extend it
+    body_s: float = 30.0  # end of the head to the end of the body
+    idle_s: float = 75.0  # an open connection without a request
+    stall_s: float = 60.0  # a client that does not read is cut after this
+    deadline_s: float = float("inf")  # for a whole answer; x-holdfast-deadline-s may only shorten it
+    connections_max: int = 4096
+    pipelined_max: int = 32
+    large_text_bytes: int = 64 * 1024  # prompts from here on are tokenised in a thread
+
+
+class ModelCard(Struct, frozen=True, kw_only=True):
+    """The model behind the door, as clients see it."""
+
+    name: str
+    digest: str = ""  # the release's; system_fingerprint is made of it
+    exactness: Exactness = Exactness.FAIR
+    context_tokens_max: int = 4096
+    max_tokens_default: int = 8192  # capped by what the context leaves
+    created_unix_s: int = 0
+    aliases: tuple[tuple[str, bool], ...] = (("deepseek-chat", False), ("deepseek-reasoner", True))  # name, thinking
+    thinking_default: bool = False  # for the model's own name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Needs:
+    """Dependencies of a Door.
+
+    service: the whole stack of layers. contract: `holdfast.policy.continuation.contract`. ready: may traffic come, and the
+    why. unix_s: wall-clock seconds, for `created` and `Date`. bits: `Random(...).getrandbits`, for seeds and request ids.
+    screen: called with (key, body bytes) before anything is decoded or tokenised; raises a Fault to refuse cheaply.
+    """
+
+    service: Service
+    dialect: Dialect
+    card: Callable[[], ModelCard]
+    contract: Callable[[Sampling, Exactness], tuple[str, str]]
+    ready: Callable[[], tuple[bool, str]]
+    clock: Clock
+    unix_s: Callable[[], float]
+    bits: Callable[[int], int]
+    emit: Emit
+    limits: Limits = field(default_factory=Limits)
+    registry: CollectorRegistry = field(default_factory=CollectorRegistry)
+    screen: Callable[[str, int], None] | None = None

@@ -1,0 +1,130 @@
+"""Which path is answered by whom, and the small pages: models, health, metrics."""
+
+import re
+from collections.abc import Callable, Coroutine
+from urllib.parse import unquote
+
+import msgspec
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+from holdfast.domain.fault import Fault
+from holdfast.gateway.connection import Exchange
+from holdfast.gateway.incoming import Request
+from holdfast.gateway.needs import Needs
+from holdfast.gateway.refusals import JSON_TYPE, refusal, refusal_for
+
+Answer = Callable[[Exchange], Coroutine[None, None, None]]
+_SANE_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
+CHAT = (b"/v1/chat/completions", b"/chat/completions")
+MODEL = (b"/v1/models/", b"/models/")
+
+
+def bearer(request: Request) -> str:
+    """The API key, or nothing."""
+    said = request.headers.get(b"authorization", b"")
+    return said[7:].strip().decode("latin-1") if said[:7].lower() == b"bearer " else ""
+
+
+def request_id_line(request: Request, made: str | Callable[[int], int]) -> bytes:
+    """x-request-id: the client's own if it is short and plain, else ours (`made`, or drawn from a source of bits)."""
+    said = request.headers.get(b"x-request-id")
+    if said is not None and _SANE_ID.fullmatch(said):
+        return b"x-request-id: %b\r\n" % said
+    if not isinstance(made, str):
+        made = f"{made(96):024x}"
+    return b"x-request-id: %b\r\n" % made.encode()
+
+
+class Pages:
+    """Routes every request; answers all but chat itself."""
+
+    def __init__(self, needs: Needs, chat: Answer, draining: Callable[[], bool]) -> None:
+        self._needs = needs
+        self._chat = chat
+        self._draining = draining
+        self._gets: dict[bytes, Callable[[Exchange], None]] = {
+            b"/v1/models": self._models,
+            b"/models": self._models,
+            b"/health/live": self._live,
+            b"/health/ready": self._ready,
+            b"/metrics": self._metrics,
+        }
+
+    def handle(self, exchange: Exchange) -> Coroutine[None, None, None] | None:
+        """A coroutine that answers, or None when the answer was given at once."""
+        request = exchange.request
+        if request.path not in CHAT:
+            request.path = request.path.partition(b"?")[0]
+        path = request.path
+        if path in CHAT:
+            if request.method == b"POST":
+                return self._chat(exchange)
+            self._wrong_method(exchange, b"POST")
+            return None
+        page = self._gets.get(path)
+        if page is None and path.startswith(MODEL):
+            page = self._model
+        if page is None:
+            why = f"There is no {path.decode('latin-1')!r} here; chat is at /v1/chat/completions."
+            exchange.refuse(refusal(404, why, "not_found"), self._id(exchange))
+        elif request.method not in (b"GET", b"HEAD"):
+            self._wrong_method(exchange, b"GET")
+        else:
+            page(exchange)
+        return None
+
+    def _id(self, exchange: Exchange) -> bytes:
+        return request_id_line(exchange.request, self._needs.bits)
+
+    def _show(self, exchange: Exchange, value: object, status: int = 200) -> None:
+        exchange.send(status, JSON_TYPE + self._id(exchange), msgspec.json.encode(value))
+
+    def _wrong_method(self, exchange: Exchange, allowed: bytes) -> None:
+        path, method = exchange.request.path.decode("latin-1"), exchange.request.method.decode("latin-1")
+        said = refusal(405, f"{path} is asked with {allowed.decode()}, not {method}.", "method_not_allowed")
+        exchange.refuse(said, self._id(exchange) + b"allow: %b\r\n" % allowed)
+
+    def _allowed(self, exchange: Exchange) -> bool:
+        """Whether the caller may look; answers for itself when not."""
+        if self._needs.screen is None:
+            return True
+        try:
+            self._needs.screen(bearer(exchange.request), 0)
+        except Fault as fault:
+            exchange.refuse(refusal_for(fault), self._id(exchange))
+            return False
+        return True
+
+    def _rows(self) -> dict[str, dict[str, object]]:
+        card = self._needs.card()
+        names = (card.name, *(name for name, _ in card.aliases))
+        made = card.created_unix_s
+        return {name: {"id": name, "object": "model", "created": made, "owned_by": "holdfast"} for name in names}
+
+    def _models(self, exchange: Exchange) -> None:
+        if self._allowed(exchange):
+            self._show(exchange, {"object": "list", "data": list(self._rows().values())})
+
+    def _model(self, exchange: Exchange) -> None:
+        if not self._allowed(exchange):
+            return
+        name = unquote(exchange.request.path.partition(b"models/")[2].decode("latin-1"))
+        rows = self._rows()
+        if name in rows:
+            self._show(exchange, rows[name])
+        else:
+            why = f"The model {name!r} does not exist here; there is: {', '.join(rows)}."
+            exchange.refuse(refusal(404, why, "model_not_found", param="model"), self._id(exchange))
+
+    def _live(self, exchange: Exchange) -> None:
+        self._show(exchange, {"live": True})
+
+    def _ready(self, exchange: Exchange) -> None:
+        ready, why = self._needs.ready()
+        if self._draining():
+            ready, why = False, "this gateway is draining"
+        self._show(exchange, {"ready": ready, "why": why}, 200 if ready else 503)
+
+    def _metrics(self, exchange: Exchange) -> None:
+        kind = f"content-type: {CONTENT_TYPE_LATEST}\r\n".encode()
+        exchange.send(200, kind + self._id(exchange), generate_latest(self._needs.registry))

@@ -1,0 +1,74 @@
+"""Faults and mistakes as OpenAI's error body, with DeepSeek's statuses."""
+
+from math import ceil
+
+import msgspec
+from msgspec import Struct
+
+from holdfast.domain.fault import (
+    BadRequest,
+    EngineLost,
+    EngineRefused,
+    Expired,
+    Fault,
+    NoReplica,
+    Overloaded,
+    Unauthorised,
+)
+
+JSON_TYPE = b"content-type: application/json\r\n"
+TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    404: "invalid_request_error",
+    405: "invalid_request_error",
+    408: "invalid_request_error",
+    413: "invalid_request_error",
+    429: "rate_limit_error",
+    431: "invalid_request_error",
+    500: "server_error",
+    501: "invalid_request_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+}
+BY_CODE = {"model_not_found": 404, "request_too_large": 413}
+
+
+class Refusal(Struct, frozen=True):
+    """An answer that is an error: status, extra header lines, JSON body, and the word it is counted under."""
+
+    status: int
+    headers: bytes
+    body: bytes
+    code: str
+    why: str
+
+
+def refusal(status: int, why: str, code: str, retry_after_s: float = 0.0, param: str | None = None) -> Refusal:
+    """The error page for a status. Retry-After is whole seconds, at least 1, where it is given at all."""
+    body = msgspec.json.encode({"error": {"message": why, "type": TYPES[status], "param": param, "code": code}})
+    headers = JSON_TYPE
+    if retry_after_s > 0:
+        headers += b"retry-after: %d\r\n" % max(1, ceil(retry_after_s))
+    return Refusal(status, headers, body, code, why)
+
+
+def refusal_for(fault: Fault) -> Refusal:
+    """What a client is told about a fault."""
+    match fault:
+        case BadRequest(why=why, param=param, code=code):
+            word = code or "invalid_value"
+            return refusal(BY_CODE.get(word, 400), why, word, param=param)
+        case Unauthorised(why=why):
+            return refusal(401, why, "invalid_api_key")
+        case Overloaded(why=why, retry_after_s=after_s, status=429):
+            return refusal(429, why, "rate_limit_exceeded", max(after_s, 1.0))
+        case Overloaded(why=why, retry_after_s=after_s):
+            return refusal(503, why, "overloaded", max(after_s, 1.0))
+        case Expired(why=why):
+            return refusal(504, why, "deadline_exceeded")
+        case NoReplica(why=why) | EngineRefused(why=why):
+            return refusal(503, why, "no_replica", 1.0)
+        case EngineLost(why=why):
+            return refusal(503, why, "engine_lost", 1.0)
+    return refusal(500, fault.why, "internal_error")

@@ -1,0 +1,146 @@
+"""One gateway worker, put together: lines, watch, roster and stack behind one door, until it is told to leave.
+
+What it can't make itself is handed in as Parts, so that a story can put the same worker on simulated parts.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from holdfast.domain.dialect import Dialect
+from holdfast.domain.event import Emit
+from holdfast.domain.ports import Clock
+from holdfast.domain.release import Exactness
+from holdfast.domain.roster import Roster
+from holdfast.domain.settings import Settings
+from holdfast.gateway.admit import Gate
+from holdfast.gateway.follow import Follower
+from holdfast.gateway.http import Door
+from holdfast.gateway.lines import Dialler, Lines
+from holdfast.gateway.needs import Limits, ModelCard, Needs
+from holdfast.gateway.stack import Wiring, stack
+from holdfast.gateway.watch import Watch
+from holdfast.policy.admission import Admission
+from holdfast.policy.breaker import Breaker
+from holdfast.policy.continuation import contract
+from holdfast.policy.silence import Patience
+from holdfast.policy.token_bucket import TokenBucket
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What a worker gets from outside. `announce` is called with host:port once it listens."""
+
+    dialler: Dialler
+    dialect: Dialect
+    read_roster: Callable[[], Roster | None]
+    context_tokens_max: int
+    clock: Clock
+    unix_s: Callable[[], float]
+    bits: Callable[[int], int]
+    emit: Emit
+    announce: Callable[[str], None]
+
+
+async def work(settings: Settings, parts: Parts, leave: asyncio.Event) -> None:
+    """Serve until `leave` is set, then drain.
+
+    Raises:
+        OSError: the port can't be had.
+    """
+    clock, emit = parts.clock, parts.emit
+    wiring = wire(settings, parts)
+    lines = wiring.lines
+    watch = Watch(lines, patience_of(settings), clock, emit)
+    follower = Follower(lines, parts.read_roster, clock)
+    door = Door(needs_of(settings, parts, wiring))
+    await lines.follow(parts.read_roster() or Roster())
+    host, port = await door.serve((settings.gateway.host, settings.gateway.port))
+    parts.announce(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+    turning = [asyncio.create_task(watch.run()), asyncio.create_task(follower.run())]
+    leaving = asyncio.create_task(leave.wait())
+    try:
+        done, _ = await asyncio.wait({leaving, *turning}, return_when=asyncio.FIRST_COMPLETED)
+        for task in done - {leaving}:
+            task.result()  # a watch that ended is a fault of ours: end too, and be started anew
+        await door.drain(settings.gateway.drain_s)
+    finally:
+        for task in (leaving, *turning):
+            task.cancel()
+        await asyncio.gather(leaving, *turning, return_exceptions=True)
+        await lines.close()
+
+
+def wire(settings: Settings, parts: Parts) -> Wiring:
+    """What the layers need, from the settings."""
+    admission, breaker = settings.admission, settings.breaker
+
+    def fresh_breaker() -> Breaker:
+        return Breaker(breaker.failures_max, breaker.open_s, breaker.open_max_s)
+
+    bucket = TokenBucket(admission.requests_per_s, admission.burst)
+    return Wiring(
+        keys=frozenset({settings.gateway.key} - {""}),
+        gate=Gate(Admission(bucket, admission.queue_max, admission.queue_wait_s)),
+        lines=Lines(parts.dialler, parts.clock, parts.emit, fresh_breaker),
+        clock=parts.clock,
+        emit=parts.emit,
+        moves_max=settings.failover.moves_max,
+    )
+
+
+def patience_of(settings: Settings) -> Patience:
+    """The [failover] section in the words of policy.silence."""
+    failover = settings.failover
+    return Patience(
+        floor_s=failover.silence_floor_s,
+        cap_s=failover.silence_cap_s,
+        factor=failover.silence_factor,
+        unlearned_s=failover.silence_unlearned_s,
+        stream_floor_s=failover.stream_floor_s,
+        first_token_s=failover.first_token_s,
+        prefill_s_per_token=failover.prefill_s_per_token,
+    )
+
+
+def needs_of(settings: Settings, parts: Parts, wiring: Wiring) -> Needs:
+    """What the door needs."""
+    gateway, lines = settings.gateway, wiring.lines
+    created_unix_s = int(parts.unix_s())
+
+    def card() -> ModelCard:
+        release = lines.release()
+        return ModelCard(
+            name=settings.model.name,
+            digest=release.digest if release else "",
+            exactness=release.exactness if release else Exactness.FAIR,
+            context_tokens_max=parts.context_tokens_max,
+            max_tokens_default=settings.request.max_tokens_default,
+            created_unix_s=created_unix_s,
+        )
+
+    def ready() -> tuple[bool, str]:
+        slots = lines.slots()
+        return slots > 0, f"{slots} slots" if slots else "no replica may serve at present"
+
+    return Needs(
+        service=stack(wiring),
+        dialect=parts.dialect,
+        card=card,
+        contract=contract,
+        ready=ready,
+        clock=parts.clock,
+        unix_s=parts.unix_s,
+        bits=parts.bits,
+        emit=parts.emit,
+        limits=Limits(
+            head_bytes_max=gateway.header_bytes_max,
+            body_bytes_max=gateway.body_bytes_max,
+            head_s=gateway.header_s,
+            body_s=gateway.body_s,
+            idle_s=gateway.idle_s,
+            stall_s=gateway.unread_s,
+            deadline_s=settings.request.deadline_s,
+            connections_max=gateway.connections_max,
+        ),
+    )

@@ -1,0 +1,127 @@
+"""An answer as OpenAI's JSON. Constant parts are bytes made once an answer; only text is escaped as it comes."""
+
+from typing import Any
+
+import msgspec
+
+from holdfast.domain.dialect import Dialect, Said
+from holdfast.domain.request import TokenLogprob
+from holdfast.gateway.order import Order
+from holdfast.gateway.reading import Reading
+
+_json = msgspec.json.Encoder().encode
+DONE = b"data: [DONE]\n\n"
+KEEP_ALIVE = b": keep-alive\n\n"
+
+
+def fingerprint(digest: str) -> str:
+    """system_fingerprint of a release."""
+    return f"fp_{digest[:16]}"
+
+
+def usage(order: Order, reading: Reading) -> bytes:
+    """The usage object: prompt tokens split as DeepSeek does, and how often the answer moved."""
+    prompt, cached, said = len(order.generation.prompt_ids), reading.cached, reading.tokens
+    return (
+        b'{"prompt_tokens":%d,"completion_tokens":%d,"total_tokens":%d,"prompt_cache_hit_tokens":%d,'
+        b'"prompt_cache_miss_tokens":%d,"prompt_tokens_details":{"cached_tokens":%d},'
+        b'"completion_tokens_details":{"reasoning_tokens":%d},"holdfast":{"moves":%d}}'
+        % (prompt, said, prompt + said, cached, prompt - cached, cached, reading.parser.reasoning_tokens, reading.moves)
+    )
+
+
+def logprobs_json(rows: list[TokenLogprob], dialect: Dialect) -> bytes:
+    """OpenAI's logprobs object for a few tokens."""
+
+    def one(token: int, logprob: float) -> dict[str, Any]:
+        raw = dialect.bytes_of(token)
+        return {"token": raw.decode("utf-8", "replace"), "logprob": max(logprob, -9999.0), "bytes": list(raw)}
+
+    content = [
+        one(row.id, row.logprob) | {"top_logprobs": [one(token, logprob) for token, logprob in row.top]} for row in rows
+    ]
+    return _json({"content": content})
+
+
+def _calls_json(said: Said, order: Order, first: int | None) -> bytes:
+    """tool_calls; with `first` as a stream's delta, numbered from there on."""
+    rows = []
+    for i, call in enumerate(said.calls):
+        row: dict[str, Any] = {} if first is None else {"index": first + i}
+        row |= {"id": f"{call.id}_{order.generation.id}", "type": "function"}
+        row["function"] = {"name": call.name, "arguments": call.arguments}
+        rows.append(row)
+    return _json(rows)
+
+
+def whole(order: Order, reading: Reading, said: Said, logprobs: bytes | None) -> bytes:
+    """A chat.completion object."""
+    content = b"null" if said.calls and not said.content else _json(said.content)
+    reasoning = b',"reasoning_content":' + _json(said.reasoning) if said.reasoning else b""
+    calls = b',"tool_calls":' + _calls_json(said, order, None) if said.calls else b""
+    return (
+        b'{"id":"chatcmpl-%b","object":"chat.completion","created":%d,"model":%b,"system_fingerprint":"%b",'
+        b'"choices":[{"index":0,"message":{"role":"assistant","content":%b%b%b},"logprobs":%b,"finish_reason":"%b"}],'
+        b'"usage":%b}'
+    ) % (
+        order.generation.id.encode(),
+        order.created,
+        _json(order.model),
+        fingerprint(order.card.digest).encode(),
+        content,
+        reasoning,
+        calls,
+        logprobs or b"null",
+        reading.finish_word(),
+        usage(order, reading),
+    )
+
+
+class Events:
+    """The server-sent events of one stream."""
+
+    __slots__ = ("_dialect", "_order", "_plain", "_prefix", "_suffix")
+
+    def __init__(self, order: Order, dialect: Dialect) -> None:
+        self._order = order
+        self._dialect = dialect
+        head = (
+            b'data: {"id":"chatcmpl-%b","object":"chat.completion.chunk","created":%d,"model":%b,"system_fingerprint":"%b",'
+        ) % (order.generation.id.encode(), order.created, _json(order.model), fingerprint(order.card.digest).encode())
+        self._prefix = head + b'"choices":[{"index":0,"delta":{'
+        no_usage = b',"usage":null}\n\n' if order.include_usage else b"}\n\n"
+        self._suffix = b',"finish_reason":null}]' + no_usage
+        self._plain = b'},"logprobs":null' + self._suffix
+
+    def role(self) -> bytes:
+        """The first event."""
+        return self._prefix + b'"role":"assistant","content":""' + self._plain
+
+    def said(self, said: Said, reading: Reading) -> bytes:
+        """Events for what a chunk said; empty when it said nothing yet. Logprobs go with the first of them."""
+        tail = self._plain
+        if reading.logprobs:
+            tail = b'},"logprobs":' + logprobs_json(reading.logprobs, self._dialect) + self._suffix
+        elif not (said.reasoning or said.calls):  # by far the commonest
+            return self._prefix + b'"content":' + _json(said.content) + tail if said.content else b""
+        events = b""
+        if said.reasoning:
+            events = self._prefix + b'"reasoning_content":' + _json(said.reasoning) + tail
+            tail = self._plain
+        if said.content or (reading.logprobs and not events and not said.calls):
+            events += self._prefix + b'"content":' + _json(said.content) + tail
+            tail = self._plain
+        if said.calls:
+            first = reading.calls - len(said.calls)
+            events += self._prefix + b'"tool_calls":' + _calls_json(said, self._order, first) + tail
+        return events
+
+    def last(self, reading: Reading) -> bytes:
+        """The finish, the usage if asked for, how often the answer moved, and the end mark."""
+        order = self._order
+        finish = self._plain.replace(b'"finish_reason":null', b'"finish_reason":"' + reading.finish_word() + b'"')
+        events = self._prefix + finish
+        if order.include_usage:
+            head = self._prefix[: self._prefix.index(b'"choices"')]
+            events += head + b'"choices":[],"usage":' + usage(order, reading) + b"}\n\n"
+        return events + b": holdfast moves=%d\n\n" % reading.moves + DONE

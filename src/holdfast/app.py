@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import uvloop
@@ -35,6 +36,7 @@ from holdfast.fleet.control import Papers, control_app
 from holdfast.fleet.probe import Ears
 from holdfast.fleet.supervise import Hands, Supervise, Want
 from holdfast.fleet.unwatched import unwatched
+from holdfast.gateway.http import settle
 from holdfast.gateway.worker import Parts, work
 from holdfast.host import ports, proc
 from holdfast.host.clock import MonotonicClock, unix_s
@@ -294,7 +296,7 @@ def gateway_worker(settings: Settings, name: str) -> int:
         context_tokens_max=min(settings.replica.context_tokens_max, _context_of(model)),
         clock=clock,
         unix_s=unix_s,
-        bits=lambda count: int.from_bytes(os.urandom((count + 7) // 8), "big") >> (-count % 8),
+        bits=Random(os.urandom(32)).getrandbits,
         emit=emit,
         announce=partial(announce, name),
     )
@@ -303,6 +305,7 @@ def gateway_worker(settings: Settings, name: str) -> int:
         leave, loop = asyncio.Event(), asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, leave.set)
+        settle()
         await work(settings, parts, leave)
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

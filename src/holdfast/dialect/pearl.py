@@ -66,8 +66,11 @@ class PearlDialect:
         for i, message in enumerate(messages):
             role = message.role
             if role == "user":
-                ids += (*encode(lead), self._user, *encode(message.content))
-                lead = ""
+                if lead:
+                    ids += encode(lead)
+                    lead = ""
+                ids.append(self._user)
+                ids += encode(message.content)
                 after_user = answerable = True
             elif role == "assistant":
                 opened = message.prefix and i == last

@@ -12,6 +12,8 @@ from tokenizers import Tokenizer
 
 from holdfast.dialect.pieces import Pieces, is_digits_and_words
 
+SHORT_CHARS_MAX = 4096
+
 
 class ForeignVocabulary(ValueError):
     """A tokenizer that this gateway can't take apart: the sentence says why."""
@@ -67,7 +69,12 @@ class Vocabulary:
         return self._bytes[token] if 0 <= token < len(self._bytes) else b""
 
     def _slow(self, text: str) -> list[int]:
-        ids: list[int] = self._plain.encode(text, add_special_tokens=False).ids
+        """The tokenizer itself. Its batch call lets go of the interpreter's lock, the plain one does not."""
+        ids: list[int]
+        if len(text) <= SHORT_CHARS_MAX:
+            ids = self._plain.encode(text, add_special_tokens=False).ids
+        else:
+            ids = self._plain.encode_batch_fast([text], add_special_tokens=False)[0].ids
         return ids
 
     def _table(self, words: dict[str, int]) -> list[bytes]:

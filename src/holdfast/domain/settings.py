@@ -71,7 +71,7 @@ class ReplicaSettings(Struct, frozen=True, forbid_unknown_fields=True):
     context_tokens_max: Annotated[
         int,
         Meta(ge=16, description="Longest prompt plus answer, in tokens; the model's own limit counts if it is lower."),
-    ] = 4096
+    ] = 2048
     queue_max: Annotated[
         int, Meta(ge=0, description="Answers that may wait inside one replica; beyond it the replica refuses at once.")
     ] = 128

@@ -22,7 +22,11 @@ REASONS = {
     500: "Internal Server Error", 501: "Not Implemented", 503: "Service Unavailable", 504: "Gateway Timeout",
 }  # fmt: skip
 STATUS_LINES = {code: f"HTTP/1.1 {code} {reason}\r\n".encode() for code, reason in REASONS.items()}
+KEEP_ALIVE = b"connection: keep-alive\r\n"  # HTTP/1.0 clients want to be told
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+# A draining door closes a connection that was just in use only after this: its next request is probably on the way, is
+# answered, and told to close; closing under it would look like a failure.
+FAREWELL_S = 1.0
 LINGER_S = 5.0  # how long a refused client may finish sending before its connection is cut
 
 Handle: TypeAlias = "Callable[[Exchange], Coroutine[None, None, None] | None]"
@@ -69,7 +73,7 @@ class Exchange:
         self.begun = self.answered = True
         hall = self._hall
         hall.tally.answered(status)
-        close = b"" if self.keeps else b"connection: close\r\n"
+        close = (b"" if self.request.chunked_ok else KEEP_ALIVE) if self.keeps else b"connection: close\r\n"
         length = b"content-length: %d\r\n\r\n" % len(body)
         if self.request.method == b"HEAD":
             body = b""
@@ -183,8 +187,9 @@ class Connection(asyncio.Protocol):
                 self.abort()
         elif incoming.silent():
             patience_s = limits.idle_s if incoming.stage == IDLE else limits.head_s
-            tired = hall.draining or now - incoming.since_s > patience_s
-            if tired and self._exchange is None and self._transport is not None:
+            if hall.draining:
+                patience_s = min(patience_s, FAREWELL_S)
+            if now - incoming.since_s > patience_s and self._exchange is None and self._transport is not None:
                 self._transport.close()
         else:
             incoming.overdue(now)

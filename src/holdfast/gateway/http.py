@@ -4,7 +4,9 @@ One sweep a tick looks at all connections, so that no request needs a timer of i
 """
 
 import asyncio
+import gc
 import socket
+import sys
 from email.utils import formatdate
 
 from holdfast.gateway.chat import Chat
@@ -16,6 +18,22 @@ from holdfast.gateway.pages import Pages
 
 TICK_S = 0.25  # deadlines are kept to within this
 BACKLOG = 1024
+
+
+def settle() -> None:
+    """Make a process that does nothing but serve cheaper by a tenth; call it once, inside its loop, before serving.
+
+    What was loaded stays for good, so no collector need walk through it; requests make few cycles, so it need not come
+    often. The loop keeps a weak set of all asynchronous generators in order to close forgotten ones at its end: every
+    layer here closes its own.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
+    sys.set_asyncgen_hooks(firstiter=None)
+    sys.setswitchinterval(
+        0.0005
+    )  # a long prompt is tokenised in a thread: it may hold up the streams for half a millisecond
 
 
 class Door:

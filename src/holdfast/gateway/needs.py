@@ -26,7 +26,7 @@ class Limits(Struct, frozen=True, kw_only=True):
     deadline_s: float = float("inf")  # for a whole answer; x-holdfast-deadline-s may only shorten it
     connections_max: int = 4096
     pipelined_max: int = 32
-    large_text_bytes: int = 64 * 1024  # prompts from here on are tokenised in a thread
+    large_text_bytes: int = 16 * 1024  # prompts from here on are tokenised in a thread
 
 
 class ModelCard(Struct, frozen=True, kw_only=True):

@@ -15,7 +15,7 @@ from holdfast.gateway.refusals import JSON_TYPE, refusal, refusal_for
 
 Answer = Callable[[Exchange], Coroutine[None, None, None]]
 _SANE_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
-CHAT = (b"/v1/chat/completions", b"/chat/completions")
+CHAT = (b"/v1/chat/completions", b"/chat/completions", b"/beta/chat/completions")
 MODEL = (b"/v1/models/", b"/models/")
 
 

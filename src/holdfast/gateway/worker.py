@@ -6,11 +6,12 @@ What it can't make itself is handed in as Parts, so that a story can put the sam
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from holdfast.domain.dialect import Dialect
 from holdfast.domain.event import Emit
 from holdfast.domain.ports import Clock
-from holdfast.domain.release import Exactness
+from holdfast.domain.release import Exactness, Release
 from holdfast.domain.roster import Roster
 from holdfast.domain.settings import Settings
 from holdfast.gateway.admit import Gate
@@ -108,8 +109,8 @@ def needs_of(settings: Settings, parts: Parts, wiring: Wiring) -> Needs:
     gateway, lines = settings.gateway, wiring.lines
     created_unix_s = int(parts.unix_s())
 
-    def card() -> ModelCard:
-        release = lines.release()
+    @lru_cache(maxsize=2)  # asked for by every request, and seldom another
+    def card_of(release: Release | None) -> ModelCard:
         return ModelCard(
             name=settings.model.name,
             digest=release.digest if release else "",
@@ -126,7 +127,7 @@ def needs_of(settings: Settings, parts: Parts, wiring: Wiring) -> Needs:
     return Needs(
         service=stack(wiring),
         dialect=parts.dialect,
-        card=card,
+        card=lambda: card_of(lines.release()),
         contract=contract,
         ready=ready,
         clock=parts.clock,

@@ -1,0 +1,230 @@
+"""One of several replicas dies, then one freezes, under hundreds of streams and a drizzle of new requests: who notices?
+
+    python bench/failover.py --engine scripted      60 streams of 200 tokens at 20 ms, three replicas, 50 new requests/s
+    python bench/failover.py --engine embedded      200 streams of the model that ships
+
+Every stream is compared with its twin from a run in which nothing was hurt. `pause` is the client's: the longest silence of
+a stream that moved. `found after` is from the blow to the first stream's leaving, by the gateway's own events. The last line
+is one JSON object.
+"""
+
+import argparse
+import asyncio
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import uvloop
+from msgspec import Struct
+from rich.console import Console
+from rich.table import Table
+
+from holdfast.drill.arena import Arena, Plan, Sections
+from holdfast.drill.client import Client, Question
+from holdfast.drill.crowd import drizzle
+from holdfast.drill.questions import question
+from holdfast.host.clock import MonotonicClock
+from holdfast.policy.havoc import Blow, Strike
+from holdfast.policy.reckoning import Answer, Reckoning, percentile, reckon
+from holdfast.store import events
+
+PATIENCE_S = 120.0
+DRIZZLE_S = 5.0
+BEFORE_S = 1.0  # the drizzle has begun so long before the blow
+CASES_MAX = 60
+DRIZZLE_CASE = -1
+NOTICED = ("replica_suspected", "replica_lost", "breaker_opened")  # events by which the site says: not this one
+
+
+class Row(Struct, kw_only=True):
+    """One fault's line. Milliseconds and seconds as named; -1 where nothing moved."""
+
+    engine: str
+    fault: str
+    streams: int
+    affected: int
+    saved: int
+    truncated: int
+    errored: int
+    hung: int
+    wrong: int
+    lost_tokens: int
+    doubled_tokens: int
+    pause_ms_p50: float
+    pause_ms_p99: float
+    found_after_s: float
+    gap_ms_p99_at_rest: float
+    new_requests: int
+    new_requests_failed: int
+    false_alarms: int
+
+
+def questions(args: argparse.Namespace, model: str) -> list[Question]:
+    """As many different ones as there are streams, up to CASES_MAX; all of the same length, so that none ends before the blow."""
+    more = {"temperature": 0.8, "max_tokens": args.tokens, "ignore_eos": True}
+    return [
+        question(case, model, f"Count from {case + 1} to {case + 200}.", **more)
+        for case in range(min(args.streams, CASES_MAX))
+    ]
+
+
+class Bench:
+    """One arena's worth of measurements."""
+
+    def __init__(self, args: argparse.Namespace, arena: Arena, clock: MonotonicClock) -> None:
+        self._args, self._arena, self._clock = args, arena, clock
+        self._client = Client("127.0.0.1", arena.port, clock, PATIENCE_S)
+        self._asked = questions(args, arena.model)
+        short = {"temperature": 0.0, "max_tokens": 4, "ignore_eos": True}
+        self._short = question(DRIZZLE_CASE, arena.model, "Hello.", **short)
+        self._at_rest: dict[int, Answer] = {}
+        self._gap_ms_p99 = -1.0
+
+    async def rest(self) -> None:
+        """The undisturbed run: the same load, nothing hurt. Its answers are the measure of all others."""
+        answers, drops, _ = await self._load(None)
+        bad = [one for one in (*answers, *drops) if one.end != "ended" or one.moves]
+        if bad:
+            sys.exit(f"the undisturbed run went wrong: {bad[0].end} {bad[0].why}, {bad[0].moves} moves")
+        for one in (*answers, drops[0]):
+            if not one.same_as(self._at_rest.setdefault(one.case, one)):
+                sys.exit(f"the undisturbed run gave two answers to question {one.case}")
+        gaps = sorted(b - a for one in answers for a, b in zip(one.arrivals, one.arrivals[1:], strict=False))
+        self._gap_ms_p99 = 1000 * percentile(gaps, 0.99)
+
+    async def fault(self, blow: Blow) -> Row:
+        """The same load, and one blow in its middle."""
+        await self._settled()
+        answers, drops, strike = await self._load(blow)
+        assert strike is not None
+        total = reckon(answers, self._at_rest, [strike])
+        noticed = [one for one in self._told() if one["event"] in NOTICED]
+        found = [one["at"] - self._struck_unix_s for one in noticed if one["replica"] == strike.replica]
+        failed = [one for one in drops if one.end != "ended" or not one.same_as(self._at_rest[DRIZZLE_CASE])]
+        false = total.false_moves + sum(one["replica"] != strike.replica for one in noticed)
+        return self._row(blow, total, found, (len(drops), len(failed), false))
+
+    def _told(self) -> list[dict[str, Any]]:
+        """The site's own events since the blow."""
+        kept = events.recent(self._arena.folder.events, 10_000)
+        return [one for one in kept if one["at"] >= self._struck_unix_s]
+
+    def _row(self, blow: Blow, total: Reckoning, found: list[float], rest: tuple[int, int, int]) -> Row:
+        values = total.pauses_ms(blow)
+        return Row(
+            engine=self._args.engine,
+            fault=blow.value,
+            streams=total.answers,
+            affected=total.affected,
+            saved=total.saved,
+            truncated=total.truncated,
+            errored=total.errored + total.refused,
+            hung=total.hung,
+            wrong=total.wrong,
+            lost_tokens=total.lost_tokens,
+            doubled_tokens=total.doubled_tokens,
+            pause_ms_p50=round(percentile(values, 0.5), 1) if values else -1.0,
+            pause_ms_p99=round(percentile(values, 0.99), 1) if values else -1.0,
+            found_after_s=round(min(found), 3) if found else -1.0,
+            gap_ms_p99_at_rest=round(self._gap_ms_p99, 1),
+            new_requests=rest[0],
+            new_requests_failed=rest[1],
+            false_alarms=rest[2],
+        )
+
+    async def _load(self, blow: Blow | None) -> tuple[list[Answer], list[Answer], Strike | None]:
+        """All streams at once, the drizzle, and in the middle the blow."""
+        clock, client = self._clock, self._client
+        asked = [self._asked[number % len(self._asked)] for number in range(self._args.streams)]
+        answers = [client.opened(one) for one in asked]
+        async with asyncio.TaskGroup() as group:
+            for one, answer in zip(asked, answers, strict=True):
+                group.create_task(client.fill(one, answer))
+            await self._all_speak(answers)
+            rate = self._args.background
+            drops = group.create_task(drizzle(client, clock, self._short, rate, int(rate * DRIZZLE_S)))
+            await clock.sleep(BEFORE_S)
+            strike = self._strike(blow) if blow is not None else None
+        return answers, drops.result(), strike
+
+    async def _all_speak(self, answers: list[Answer]) -> None:
+        """Until every stream has given its first tokens."""
+        while any(len(answer.arrivals) < 3 and not answer.end for answer in answers):
+            await self._clock.sleep(0.01)
+
+    def _strike(self, blow: Blow) -> Strike:
+        victim = self._arena.roster().places[0]
+        self._struck_unix_s = time.time()
+        at = self._clock.now()
+        if not self._arena.strike(victim, blow):
+            sys.exit(f"{victim.replica} could not be hurt: its process is gone")
+        return Strike(victim.replica, victim.boot, blow, at, "bench")
+
+    async def _settled(self) -> None:
+        """Until all replicas are listed again, and for a moment longer."""
+        give_up = self._clock.now() + 120
+        while len(self._arena.roster().places) < self._args.replicas:
+            if self._clock.now() > give_up:
+                sys.exit("a replica that was hurt did not come back within 120 s")
+            await self._clock.sleep(0.05)
+        await self._clock.sleep(1.5)
+
+
+async def measure(args: argparse.Namespace) -> list[Row]:
+    """A row for each fault."""
+    slots = max(32, args.streams)  # two thirds of the replicas must be able to hold all streams
+    more: Sections = {"replica": {"slots": slots, "queue_max": 4 * slots, "context_tokens_max": 512}}
+    if args.engine == "scripted":
+        more["replica"]["token_ms"] = float(args.token_ms)
+    clock = MonotonicClock()
+    arena = Arena(Plan(replicas=args.replicas, engine=args.engine, more=more), clock)
+    async with arena:
+        bench = Bench(args, arena, clock)
+        await bench.rest()
+        rows = [await bench.fault(blow) for blow in Blow]
+        if args.keep_events:
+            args.keep_events.write_bytes(arena.folder.events.read_bytes())
+    if arena.survivors:
+        sys.exit(f"left running and killed: {arena.survivors}")
+    return rows
+
+
+def tell(rows: list[Row]) -> None:
+    """The table, then the JSON line."""
+    table = Table(title="One replica hurt under load")
+    fields = [name for name in Row.__struct_fields__ if name != "engine"]
+    table.add_column("")
+    for row in rows:
+        table.add_column(f"{row.engine} {row.fault}", justify="right")
+    for name in fields[1:]:
+        table.add_row(name, *(f"{getattr(row, name):g}" for row in rows))
+    Console().print(table)
+    print(msgspec.json.encode({"bench": "failover", "rows": rows}).decode())
+
+
+def main() -> int:
+    """Exit 1 when a stream was not exact or a new request failed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--engine", choices=("embedded", "scripted"), default="scripted")
+    add("--streams", type=int, help="default 60 scripted, 200 embedded")
+    add("--tokens", type=int, help="of each stream; default 200 scripted, 96 embedded")
+    add("--token-ms", type=float, default=20.0, help="pace of the scripted engine")
+    add("--replicas", type=int, default=3)
+    add("--background", type=float, help="new short requests a second; default 50 scripted, 10 embedded")
+    add("--keep-events", type=Path, help="copy the site's events log there")
+    args = parser.parse_args()
+    scripted = args.engine == "scripted"
+    args.streams = args.streams or (60 if scripted else 200)
+    args.tokens = args.tokens or (200 if scripted else 96)
+    args.background = args.background or (50.0 if scripted else 10.0)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        rows = runner.run(measure(args))
+    tell(rows)
+    return 0 if all(row.saved == row.affected and not row.new_requests_failed for row in rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,225 @@
+"""A whole site, started as any operator would start it, that lives in a temporary folder for the length of a drill.
+
+It is a site of its own in every respect: free ports, its own state folder, its own supervisor process. A drill hurts only
+processes whose token it finds written down in that folder, through a pidfd, so that no other process of the machine can be
+hit by mistake. When the arena closes, nothing of it runs any more, and it says so if that was not easy.
+"""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+import tempfile
+from contextlib import AsyncExitStack, ExitStack
+from pathlib import Path
+from types import TracebackType
+
+from msgspec import Struct
+
+from holdfast.domain import settings
+from holdfast.domain.fault import NoReplica
+from holdfast.domain.ports import Clock
+from holdfast.domain.roster import Place, Roster
+from holdfast.domain.site import SiteView
+from holdfast.host import proc
+from holdfast.policy.havoc import Blow
+from holdfast.store import snapshot
+from holdfast.store.births import Births
+from holdfast.store.folder import Folder, folder_of
+
+POLL_S = 0.05
+LEAVE_S = 20.0
+LOG_LINES = 5
+STARTS_MAX = 3
+
+
+Sections = dict[str, dict[str, str | int | float]]
+
+
+class Plan(Struct, frozen=True, kw_only=True):
+    """What kind of site. `more` is further settings, section by section; they win."""
+
+    replicas: int = 3
+    engine: str = "embedded"
+    more: Sections = {}
+    ready_s: float = 180.0
+
+
+def free_ports(count: int) -> list[int]:
+    """TCP ports of the loopback that nobody listens on now."""
+    with ExitStack() as held:
+        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+
+
+def toml(plan: Plan, state_dir: Path, gateway_port: int, control_port: int) -> str:
+    """The settings file. Deaths are free of charge here: whoever kills on purpose wants them back at once."""
+    sections: Sections = {
+        "site": {"name": "drill", "state_dir": str(state_dir)},
+        "replica": {"count": plan.replicas, "engine": plan.engine, "drain_s": 2.0},
+        "gateway": {"port": gateway_port, "drain_s": 2.0},
+        "restart": {"free": 100_000, "deaths_max": 100_000},
+        "control": {"port": control_port},
+    }
+    lines = []
+    for name in {**sections, **plan.more}:
+        keys = {**sections.get(name, {}), **plan.more.get(name, {})}
+        lines += [f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in keys.items())]
+    return "\n".join(lines) + "\n"
+
+
+class Arena:
+    """`async with Arena(plan, clock) as arena`: inside, all replicas serve at 127.0.0.1:`port`."""
+
+    def __init__(self, plan: Plan, clock: Clock) -> None:
+        self._plan, self._clock = plan, clock
+        self._after = AsyncExitStack()
+        self._supervisor: asyncio.subprocess.Process | None = None
+        self._frozen: list[int] = []
+        self.port = 0
+        self.survivors: list[str] = []
+
+    async def __aenter__(self) -> "Arena":
+        async with AsyncExitStack() as after:  # whatever happens on the way, Ctrl-C included: nothing is left running
+            folder = tempfile.TemporaryDirectory(prefix="holdfast-drill-", ignore_cleanup_errors=True)
+            root = Path(after.enter_context(folder))
+            self.port, control_port = free_ports(2)
+            self.file = root / "holdfast.toml"
+            self.file.write_text(toml(self._plan, root / "state", self.port, control_port))
+            self.folder: Folder = folder_of(settings.read(self.file.read_text(), str(self.file)))
+            self._output = root / "up.log"
+            after.push_async_callback(self._stop)
+            await self.start_supervisor()
+            await self._ready()
+            self._after = after.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._after.aclose()
+
+    @property
+    def supervisor_pid(self) -> int:
+        """The pid of `holdfast up`; 0 when it does not run."""
+        one = self._supervisor
+        return one.pid if one is not None and one.returncode is None else 0
+
+    @property
+    def model(self) -> str:
+        """The name that clients ask for."""
+        release = self.roster().release
+        return release.model if release is not None else ""
+
+    async def start_supervisor(self) -> None:
+        """Run `holdfast up` on the arena's settings. After a death of the supervisor the new one adopts what lives."""
+        with self._output.open("ab") as output:
+            self._supervisor = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-P", "-m", "holdfast", "up", str(self.file)),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+
+    async def kill_supervisor(self) -> None:
+        """SIGKILL, and wait until it is gone."""
+        if self._supervisor is not None and self._supervisor.returncode is None:
+            self._supervisor.kill()
+            await self._supervisor.wait()
+
+    def roster(self) -> Roster:
+        """Who may take traffic, as the supervisor last published it."""
+        return snapshot.take(self.folder.roster, Roster) or Roster()
+
+    def site(self) -> SiteView | None:
+        """What the supervisor last saw."""
+        return snapshot.take(self.folder.site, SiteView)
+
+    def strike(self, place: Place, blow: Blow) -> bool:
+        """Hurt one replica of this arena; false when its process is gone already or is not ours."""
+        try:
+            pidfd = os.pidfd_open(place.pid)
+        except OSError:
+            return False
+        ours = {birth.token for birth in Births(self.folder.root / "birth").read() if birth.pid == place.pid}
+        if proc.token(place.pid) not in ours:
+            os.close(pidfd)
+            return False
+        signal.pidfd_send_signal(pidfd, signal.Signals[blow.value])
+        if blow is Blow.FREEZE:
+            self._frozen.append(pidfd)
+        else:
+            os.close(pidfd)
+        return True
+
+    async def _ready(self) -> None:
+        """Wait until every replica is in the roster and the gateway accepts.
+
+        Raises:
+            NoReplica: it took too long, a process dies over and over, or `holdfast up` ended; the why holds the ends of the logs.
+        """
+        give_up = self._clock.now() + self._plan.ready_s
+        while len(self.roster().places) < self._plan.replicas or not await self._accepts():
+            if not self.supervisor_pid:
+                raise NoReplica(f"the drill's own site has ended. {self._log_ends()}")
+            if self._clock.now() > give_up:
+                listed = f"{len(self.roster().places)} of {self._plan.replicas} replicas may serve"
+                raise NoReplica(
+                    f"the drill's own site is not ready after {self._plan.ready_s:g} s: {listed}. {self._log_ends()}"
+                )
+            site = self.site()
+            for process in site.processes if site is not None else ():
+                if process.restarts > STARTS_MAX:
+                    raise NoReplica(f"{process.name} dies over and over: {process.why}. {self._log_ends()}")
+            await self._clock.sleep(POLL_S)
+
+    async def _accepts(self) -> bool:
+        try:
+            reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        except OSError:
+            return False
+        writer.write(b"GET /health/ready HTTP/1.1\r\nhost: drill\r\nconnection: close\r\n\r\n")
+        try:
+            return b" 200 " in await reader.readline()
+        except OSError:
+            return False
+        finally:
+            writer.close()
+
+    def _log_ends(self) -> str:
+        lines = ["The logs end so:"]
+        for log in (self._output, *sorted(self.folder.root.glob("log/*.log"))):
+            lines += [f"  {log.stem}: {line}" for line in log.read_text("utf-8", "replace").splitlines()[-LOG_LINES:]]
+        return "\n".join(lines)
+
+    async def _stop(self) -> None:
+        """Stop the site, then look for anything that is still there."""
+        for pidfd in self._frozen:
+            _signal(pidfd, signal.SIGKILL)
+            os.close(pidfd)
+        self._frozen.clear()
+        if self._supervisor is not None and self._supervisor.returncode is None:
+            self._supervisor.terminate()
+            try:
+                async with asyncio.timeout(LEAVE_S):
+                    await self._supervisor.wait()
+            except TimeoutError:
+                self.survivors.append(f"supervisor, pid {self._supervisor.pid}")
+                self._supervisor.kill()
+                await self._supervisor.wait()
+        for birth in Births(self.folder.root / "birth").read():
+            if birth.pid and proc.token(birth.pid) == birth.token:
+                self.survivors.append(f"{birth.name}, pid {birth.pid}")
+                os.kill(birth.pid, signal.SIGKILL)
+
+
+def _signal(pidfd: int, number: int) -> None:
+    try:
+        signal.pidfd_send_signal(pidfd, number)
+    except ProcessLookupError:
+        return

@@ -1,0 +1,46 @@
+"""Carries out what policy/havoc.py decides, on the replicas of one arena."""
+
+from holdfast.domain.ports import Clock
+from holdfast.drill.arena import Arena
+from holdfast.policy.havoc import Blow, Havoc, Standing, Strike
+
+LOOK_S = 0.05
+
+
+class Chaos:
+    """Looks at the arena's roster and strikes until told otherwise. `strikes` is what really happened, with the true moment."""
+
+    def __init__(self, arena: Arena, havoc: Havoc, clock: Clock) -> None:
+        self._arena, self._havoc, self._clock = arena, havoc, clock
+        self._since: dict[str, float] = {}
+        self.strikes: list[Strike] = []
+
+    async def run(self, until: float) -> None:
+        """Blow after blow until the clock says `until`."""
+        while self._clock.now() < until:
+            verdict = self._havoc.next(self._standing(), self._clock.now())
+            if isinstance(verdict, Strike):
+                self._strike(verdict)
+            await self._clock.sleep(LOOK_S)
+
+    def _standing(self) -> list[Standing]:
+        now = self._clock.now()
+        return [
+            Standing(place.replica, place.boot, self._since.setdefault(place.boot, now))
+            for place in self._arena.roster().places
+        ]
+
+    def _strike(self, wanted: Strike) -> None:
+        for place in self._arena.roster().places:
+            if place.boot == wanted.boot:
+                at = self._clock.now()
+                if self._arena.strike(place, wanted.blow):
+                    self.strikes.append(Strike(wanted.replica, wanted.boot, wanted.blow, at, wanted.why))
+
+    def struck(self, replica: str) -> Blow | None:
+        """What was last done to this replica, as long as it has not come back under a new boot."""
+        listed = {place.boot for place in self._arena.roster().places if place.replica == replica}
+        for strike in reversed(self.strikes):
+            if strike.replica == replica:
+                return strike.blow if listed <= {strike.boot} else None
+        return None

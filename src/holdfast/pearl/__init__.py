@@ -1,0 +1,1 @@
+"""The embedded engine: model code, batch loop, sampler, and the process that serves them."""

@@ -1,0 +1,207 @@
+"""The batch loop: answers join and leave at any step, all share one forward pass, and none disturbs another.
+
+A step feeds each running answer its newest token, and each new one a piece of its prompt; whoever has read everything gets a
+token. Memory is allocated when the core opens: slots, places and the queue are its bounds, and what goes over them is refused
+with a sentence.
+"""
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from holdfast.domain.fault import EngineRefused
+from holdfast.domain.ports import Produced, Work
+from holdfast.domain.release import Release
+from holdfast.domain.replica import Load
+from holdfast.domain.request import Finish
+from holdfast.pearl.intake import check, finish_after, finish_before
+from holdfast.pearl.layout import runs, shares
+from holdfast.pearl.options import CoreOptions
+from holdfast.pearl.sampler import Choice, Taste, choose
+from holdfast.pearl.sheet import Cells, Sheet
+from holdfast.pearl.slots import Slots
+
+
+class Brain(Protocol):
+    """What computes logits: pearl's own model, or one of transformers'. Slots and places are its cache's."""
+
+    places: int
+    vocab_size: int
+    eos_ids: tuple[int, ...]
+
+    @property
+    def cache(self) -> Cells: ...
+
+    def forward(self, sheet: Sheet) -> Tensor:
+        """Logits [picks, vocab] float32 for the sheet's picks, in order; every row's state is kept in the cache."""
+        ...
+
+
+@dataclass(slots=True)
+class _Attempt:
+    ticket: int
+    work: Work
+    ids: list[int]  # prompt, delivered tokens and what was made since
+    taste: Taste
+    stops: frozenset[int]
+    slot: int = -1
+    fed: int = 0  # tokens whose latents are in the slot
+    cached: int = 0
+
+    @property
+    def unread(self) -> int:
+        return len(self.ids) - self.fed
+
+
+class BatchCore:
+    """Implements the Core port over a Brain."""
+
+    def __init__(self, model: Brain, release: Release, options: CoreOptions) -> None:
+        self.context_tokens_max = model.places
+        self._model = model
+        self._release = release
+        self._options = options
+        self._slots = Slots(options.slots)
+        self._queue: deque[_Attempt] = deque()
+        self._running: dict[int, _Attempt] = {}
+        self._over: list[Produced] = []
+        self._steps = 0
+        self._like = torch.zeros(model.vocab_size, device=options.device)
+
+    def submit(self, ticket: int, work: Work) -> None:
+        """See the port."""
+        check(work, self._model.vocab_size, self.context_tokens_max)
+        if ticket in self._running or any(attempt.ticket == ticket for attempt in self._queue):
+            raise EngineRefused(f"ticket {ticket} is taken by a running attempt")
+        done = finish_before(work, self.context_tokens_max)
+        if done is not None:
+            self._over.append(Produced(ticket, [], done))
+            return
+        slots, waiting = self._options.slots, len(self._queue)
+        if len(self._running) + waiting >= slots + self._options.queue_max:
+            raise EngineRefused(f"all {slots} slots are taken and {waiting} attempts wait")
+        self._queue.append(self._attempt(ticket, work))
+
+    def _attempt(self, ticket: int, work: Work) -> _Attempt:
+        stops = frozenset(work.stop_ids)
+        if work.sampling.ignore_eos:
+            stops -= frozenset(self._model.eos_ids)
+        taste = Taste(work.sampling, work.seed, work.delivered_ids, self._like)
+        return _Attempt(ticket, work, work.prompt_ids + work.delivered_ids, taste, stops)
+
+    def abort(self, ticket: int) -> None:
+        """See the port."""
+        attempt = self._running.get(ticket)
+        if attempt is not None:
+            self._leave(attempt)
+            return
+        self._queue = deque(attempt for attempt in self._queue if attempt.ticket != ticket)
+        self._over = [produced for produced in self._over if produced.ticket != ticket]
+
+    def step(self) -> list[Produced]:
+        """See the port. Whoever reads a prompt is in the answer too, with no ids."""
+        with torch.inference_mode():
+            return self._step()
+
+    def _step(self) -> list[Produced]:
+        produced, self._over = self._over, []
+        while self._queue and self._slots.free:
+            self._seat(self._queue.popleft())
+        if not self._running:
+            return produced
+        sheet, picked, read = self._write()
+        logits = self._model.forward(sheet)
+        self._steps += 1
+        for attempt, tokens in read:
+            self._slots.hold(attempt.slot, attempt.ids[attempt.fed : attempt.fed + tokens])
+            attempt.fed += tokens
+            if attempt.unread:
+                produced.append(Produced(attempt.ticket, []))
+        if picked:
+            tastes = [attempt.taste for attempt in picked]
+            choices = choose(logits, tastes, [len(attempt.ids) for attempt in picked])
+            produced.extend(self._take(a, choice) for a, choice in zip(picked, choices, strict=True))
+        return produced
+
+    def load(self) -> Load:
+        """See the port."""
+        return Load(
+            step=self._steps,
+            running=len(self._running),
+            queued=len(self._queue),
+            slots=self._options.slots,
+            cache_tokens=sum(attempt.fed for attempt in self._running.values()),
+            cache_tokens_max=self._options.slots * self.context_tokens_max,
+        )
+
+    def release(self) -> Release:
+        """See the port."""
+        return self._release
+
+    def _seat(self, attempt: _Attempt) -> None:
+        attempt.slot, source, tokens = self._slots.take(attempt.ids)
+        if source != attempt.slot:
+            self._model.cache.copy(source, attempt.slot, tokens)
+        attempt.fed = tokens
+        attempt.cached = min(tokens, len(attempt.work.prompt_ids))
+        self._running[attempt.ticket] = attempt
+
+    def _leave(self, attempt: _Attempt, *, spoilt: bool = False) -> None:
+        del self._running[attempt.ticket]
+        if spoilt:
+            self._model.cache.clear(attempt.slot)
+        self._slots.leave(attempt.slot, spoilt=spoilt)
+
+    def _write(self) -> tuple[Sheet, list[_Attempt], list[tuple[_Attempt, int]]]:
+        """The step's sheet, who gets a token from it (in the order of its picks), and who reads how much."""
+        sheet, cache = Sheet(), self._model.cache
+        talking = {a.slot: a for a in self._running.values() if a.unread == 1}
+        reading = [a for a in self._running.values() if a.unread > 1]
+        slots = sorted(talking)
+        lengths = [cache.length_for(len(talking[slot].ids)) for slot in slots]
+        picked: list[_Attempt] = []
+        for first, last in runs(slots, lengths, cache.near_places):
+            row = len(sheet.ids)
+            for slot in range(first, last + 1):
+                attempt = talking.get(slot)
+                if attempt is None:
+                    sheet.spare(cache)
+                else:
+                    sheet.one(cache, slot, attempt.ids[-1], attempt.fed)
+                    picked.append(attempt)
+            sheet.parts.append((row, len(sheet.ids), first, last - first + 1))
+        read = [(attempt, 1) for attempt in picked]
+        sizes = shares([a.unread for a in reading], self._options.prefill_chunk_tokens)
+        for attempt, size in zip(reading, sizes, strict=True):
+            if size:
+                sheet.many(cache, attempt.slot, attempt.ids[attempt.fed : attempt.fed + size], attempt.fed)
+                read.append((attempt, size))
+                if size == attempt.unread:
+                    sheet.picks.append(len(sheet.ids) - 1)
+                    picked.append(attempt)
+        return sheet, picked, read
+
+    def _take(self, attempt: _Attempt, choice: Choice) -> Produced:
+        """Give the attempt its token, or end it."""
+        if not choice.sound:
+            self._leave(attempt, spoilt=True)
+            why = f"the logits at position {len(attempt.ids)} are not finite"
+            return Produced(attempt.ticket, [], fault=why)
+        token = choice.token
+        if token in attempt.stops:
+            self._leave(attempt)
+            return Produced(attempt.ticket, [], Finish.STOP, cached_tokens=attempt.cached)
+        attempt.ids.append(token)
+        attempt.taste.said(token)
+        answer_tokens = len(attempt.ids) - len(attempt.work.prompt_ids)
+        finish = finish_after(attempt.work, answer_tokens, self.context_tokens_max)
+        produced = Produced(attempt.ticket, [token], finish, cached_tokens=attempt.cached)
+        attempt.cached = 0
+        if choice.logprob is not None:
+            produced.logprobs = [choice.logprob]
+        if finish is not None:
+            self._leave(attempt)
+        return produced

@@ -12,10 +12,11 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+from engines import BOOT
+
 import holdfast as package
 from holdfast.domain import settings as domain_settings
 from holdfast.domain.roster import Place, Roster
-from holdfast.domain.site import Run
 from holdfast.store import snapshot
 from holdfast.store.folder import folder_of, keep_settings
 
@@ -85,7 +86,7 @@ def http_engine() -> Iterator[int]:
 
 @contextlib.contextmanager
 def holdfast() -> Iterator[tuple[int, int]]:
-    """One gateway worker over one scripted replica. Yields (port, gateway's pid)."""
+    """One gateway worker over one instant engine. Yields (port, gateway's pid)."""
     with tempfile.TemporaryDirectory() as root:
         port = free_port()
         toml = (
@@ -97,28 +98,19 @@ def holdfast() -> Iterator[tuple[int, int]]:
         folder = folder_of(settings)
         folder.make()
         keep_settings(folder, settings)
-        run, python = folder.run("replica-0"), [sys.executable, "-P", "-m", "holdfast"]
-        address = f"unix:{folder.socket('replica-0')}"
-        replica = [
-            "replica",
-            "--engine=scripted",
-            "--slots=64",
-            f"--listen={address}",
-            f"--model={PEARL}",
-        ]
-        log = Path(root) / "replica.log"
-        with process(
-            [*python, *replica, "--serve-as=pearl"], OTHER_CORE, log, {"HOLDFAST_RUN_FILE": str(run)}
-        ) as child:
+        path = folder.socket("replica-0")
+        log = Path(root) / "engine.log"
+        with process([sys.executable, str(HERE / "engines.py"), "--unix", str(path)], OTHER_CORE, log) as child:
             until = time.monotonic() + START_S
-            while (told := snapshot.take(run, Run)) is None:
+            while not path.exists():
                 if time.monotonic() > until or child.poll() is not None:
-                    raise Missing(f"the scripted replica did not start: {log.read_text('utf-8', 'replace')[-2000:]}")
+                    raise Missing(f"the instant engine did not start: {log.read_text('utf-8', 'replace')[-2000:]}")
                 time.sleep(0.05)
-            place = Place(replica="replica-0", address=address, boot=told.boot, pid=child.pid)
+            place = Place(replica="replica-0", address=f"unix:{path}", boot=BOOT, pid=child.pid)
             snapshot.put(folder.roster, Roster(epoch=1, places=(place,)))
             log = Path(root) / "gateway.log"
-            with process([*python, "gateway", f"--settings={folder.settings}"], GATEWAY_CORE, log) as gateway:
+            argv = [sys.executable, "-P", "-m", "holdfast", "gateway", f"--settings={folder.settings}"]
+            with process(argv, GATEWAY_CORE, log) as gateway:
                 wait_for_http(port, "/health/ready", gateway, log)
                 yield port, gateway.pid
 

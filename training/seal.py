@@ -26,9 +26,9 @@ SEALED = (
     "gate.jsonl",
     "reference.jsonl",
 )
-PROMPTS, PROMPT_TOKENS, ANSWER_TOKENS = 24, 40, 12
+PROMPTS, PROMPT_TOKENS, ANSWER_TOKENS = 48, 40, 12
 MARGIN = 0.1  # a choice nearer than this could fall otherwise by rounding alone
-TOLERANCE = 0.02
+TOLERANCE = 0.002  # two engines' fp32 sums differ by 1e-5
 
 
 @torch.no_grad()

@@ -198,9 +198,10 @@ def test_a_shared_beginning_is_copied_while_its_owner_runs(v3: Path) -> None:
     assert told(produced) == finished(fresh, {2: other})[2]
 
 
-def test_logits_that_are_not_finite_end_one_attempt_and_no_other(v3: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def poisonable(v3: Path, tmp_path: Path) -> Path:
     """Token 5 alone uses the first 8 dimensions, where the first layer's query weights are so large that their sum is
-    infinite: whoever says it gets a fault, in a slot that is then cleaned."""
+    infinite: whoever says it ends up with NaN."""
     for path in v3.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     tensors = load_file(tmp_path / "model.safetensors")
@@ -209,10 +210,16 @@ def test_logits_that_are_not_finite_end_one_attempt_and_no_other(v3: Path, tmp_p
     tensors["model.layers.0.input_layernorm.weight"][:8] = 1
     tensors["model.layers.0.self_attn.q_a_proj.weight"][:, :8] = 3e37
     save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    core = open_core(tmp_path, CoreOptions(slots=2))
-    well = [token for token in folders.text(1, 12) if token != 5]
-    alone = finished(core, {1: work(well, [], GREEDY, 6)})[1]
-    core.submit(2, work(well, [], GREEDY, 6))
+    return tmp_path
+
+
+WELL = [token for token in folders.text(1, 12) if token != 5]
+
+
+def test_logits_that_are_not_finite_end_one_attempt_and_no_other(poisonable: Path) -> None:
+    core = open_core(poisonable, CoreOptions(slots=2))
+    alone = finished(core, {1: work(WELL, [], GREEDY, 6)})[1]
+    core.submit(2, work(WELL, [], GREEDY, 6))
     core.submit(3, work([9, 5, 8], [], GREEDY, 6))
     found: dict[int, list[Produced]] = {2: [], 3: []}
     while core.load().running or core.load().queued:
@@ -222,5 +229,15 @@ def test_logits_that_are_not_finite_end_one_attempt_and_no_other(v3: Path, tmp_p
     assert found[3][-1].ids == []
     assert told(found[2]) == alone
     for ticket in (4, 5):
-        core.submit(ticket, work(well, [], GREEDY, 6))
+        core.submit(ticket, work(WELL, [], GREEDY, 6))
     assert told(until_finished(core, 5)) == alone
+
+
+def test_a_slot_left_amid_a_poisoned_prompt_is_clean_for_the_next(poisonable: Path) -> None:
+    core = open_core(poisonable, CoreOptions(slots=1, prefill_chunk_tokens=8))
+    alone = finished(core, {1: work(WELL, [], GREEDY, 6)})[1]
+    core.submit(2, work([9] * 20 + [5] * 20, [], GREEDY, 6))
+    for _ in range(4):
+        assert [one.ids for one in core.step()] == [[]]
+    core.abort(2)
+    assert finished(core, {3: work(WELL, [], GREEDY, 6)})[3] == alone

@@ -59,7 +59,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     add("--tasks", default="", metavar="A,B", help=f"only these tasks ({REFERENCE} is one)")
     add("--json", action="store_true", help="the report as JSON on stdout")
     add("--max-tokens", type=int, default=512, help="an answer that is longer is wrong (default 512)")
-    add("--dtype", choices=("fp32", "bf16"), default="fp32")
+    add("--dtype", choices=("fp32", "bf16"), default="fp32", help=f"bf16 leaves out {REFERENCE}, recorded in fp32")
     add("--threads", type=int, default=1)
     add("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
 
@@ -114,7 +114,8 @@ def _questions(args: argparse.Namespace, wanted: frozenset[str]) -> tuple[list[C
     gate = args.gate or args.model / "gate.jsonl"
     cases = [case for case in _lines(gate, Case) if not wanted or case.task in wanted]
     told = args.model / "reference.jsonl"
-    references = _lines(told, Reference) if told.is_file() and (not wanted or REFERENCE in wanted) else []
+    comparable = told.is_file() and args.dtype == "fp32" and (not wanted or REFERENCE in wanted)
+    references = _lines(told, Reference) if comparable else []
     if not cases and not references:
         raise ValueError(f"{gate} holds no case of {args.tasks or 'any task'}")
     return cases, references

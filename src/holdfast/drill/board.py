@@ -54,14 +54,14 @@ class View(Struct, frozen=True, kw_only=True):
         """One line."""
         return (
             f"{self.seconds:4.0f} of {self.seconds_all:.0f} s · {len(self.strikes)} replicas lost · {self.answers} answers · "
-            f"{len(self.lines)} streams open · {self.tokens_per_s:.0f} tokens/s · {self.moves} moves · "
-            f"longest pause {self.pause_ms_max:.0f} ms"
+            f"{self.moves} moves · {self.tokens_per_s:.0f} tokens/s · longest pause {self.pause_ms_max:.0f} ms"
         )
 
 
 def drawn(view: View) -> RenderableType:
     """The board."""
-    replicas = Table(title=view.title, title_justify="left", title_style="bold", expand=False)
+    title = Text(f"{view.title} · {len(view.lines)} streams open", style="bold")
+    replicas = Table(expand=False)
     for column in ("replica", "state", "pid", "answers in work"):
         replicas.add_column(column)
     for row in view.rows:
@@ -72,7 +72,7 @@ def drawn(view: View) -> RenderableType:
         said = line.said.replace("\n", " ")[-TAIL_CHARS:]
         moved = Text(f"moved {line.moves}x" if line.moves else "", style="cyan")
         streams.add_row(Text(line.prompt[:30], style="dim"), Text(said), moved)
-    return Group(replicas, Text(view.summary()), Text(), streams)
+    return Group(title, replicas, Text(view.summary()), Text(), streams)
 
 
 class Board:

@@ -13,6 +13,7 @@ class Chaos:
     def __init__(self, arena: Arena, havoc: Havoc, clock: Clock) -> None:
         self._arena, self._havoc, self._clock = arena, havoc, clock
         self._since: dict[str, float] = {}
+        self._last: dict[str, tuple[Blow, int]] = {}
         self.strikes: list[Strike] = []
 
     async def run(self, until: float) -> None:
@@ -35,12 +36,10 @@ class Chaos:
             if place.boot == wanted.boot:
                 at = self._clock.now()
                 if self._arena.strike(place, wanted.blow):
+                    self._last[place.replica] = (wanted.blow, place.pid)
                     self.strikes.append(Strike(wanted.replica, wanted.boot, wanted.blow, at, wanted.why))
 
-    def struck(self, replica: str) -> Blow | None:
-        """What was last done to this replica, as long as it has not come back under a new boot."""
-        listed = {place.boot for place in self._arena.roster().places if place.replica == replica}
-        for strike in reversed(self.strikes):
-            if strike.replica == replica:
-                return strike.blow if listed <= {strike.boot} else None
-        return None
+    def struck(self, replica: str, pid: int) -> Blow | None:
+        """What was done to this replica's process `pid` (0: it has none), or None if it is another one by now."""
+        blow, struck_pid = self._last.get(replica, (None, 0))
+        return blow if pid in (0, struck_pid) else None

@@ -147,7 +147,7 @@ def _rows(arena: Arena, chaos: Chaos) -> list[Row]:
     rows = []
     for process in site.processes if site is not None else ():
         if process.role == "replica":
-            blow = chaos.struck(process.name)
+            blow = chaos.struck(process.name, process.pid)
             running = process.load.running if process.load is not None and blow is None else 0
             rows.append(Row(process.name, blow_word(blow) if blow else str(process.state), process.pid, running))
     return rows

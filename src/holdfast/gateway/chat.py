@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import aclosing
+from functools import lru_cache
 
 from holdfast.domain.dialect import Said, ToolCall
 from holdfast.domain.event import RequestRefused
@@ -38,6 +39,12 @@ def asker(request: Request, limit_s: float) -> Asker:
     if not 0 < seconds < float("inf"):
         raise BadRequest("x-holdfast-deadline-s must be a number of seconds above 0.", "x-holdfast-deadline-s")
     return Asker(key, min(seconds, limit_s))
+
+
+@lru_cache(maxsize=16)
+def _plain(word: str, why: str) -> bytes:
+    """The contract as a header can carry it."""
+    return f"{word}; {why}".encode("ascii", "replace")
 
 
 class Chat:
@@ -89,7 +96,7 @@ class Chat:
         word, why = self._needs.contract(generation.sampling, made.card.exactness)
         return b"%bx-holdfast-continuable: %b\r\nx-holdfast-seed: %d\r\n" % (
             request_id_line(request, generation.id),
-            f"{word}; {why}".encode("ascii", "replace"),
+            _plain(word, why),
             generation.seed,
         )
 

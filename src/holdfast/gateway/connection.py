@@ -228,24 +228,31 @@ class Connection(asyncio.Protocol):
         if work is None:
             self._next(exchange)
         else:
-            self._task = task = self._loop.create_task(work)
-            task.add_done_callback(self._task_done)
+            self._task = self._loop.create_task(self._work(exchange, work))
 
-    def _task_done(self, task: asyncio.Task[None]) -> None:
-        self._task = None
-        exchange = self._exchange
-        assert exchange is not None
+    async def _work(self, exchange: Exchange, work: Coroutine[None, None, None]) -> None:
+        """One request's task. It looks after its own end: a done-callback would cost every request another turn."""
+        failed = True
+        try:
+            await work
+            failed = False
+        finally:
+            task, self._task = self._task, None
+            if failed and task is not None and not self.lost:
+                task.add_done_callback(self._failed)
+                if not exchange.begun:
+                    why = "Holdfast made a mistake; the operator's log has it."
+                    exchange.refuse(refusal(500, why, "internal_error"))
+            if exchange.answered:
+                self._next(exchange)
+            else:
+                self.abort()
+
+    def _failed(self, task: asyncio.Task[None]) -> None:
+        self._hall.tally.mistakes += 1
         error = None if task.cancelled() else task.exception()
-        if error is not None:
-            self._hall.tally.mistakes += 1
-            context = {"message": "a request's handler failed", "exception": error, "protocol": self}
-            self._loop.call_exception_handler(context)
-            if not exchange.begun:
-                exchange.refuse(refusal(500, "Holdfast made a mistake; the operator's log has it.", "internal_error"))
-        if exchange.answered:
-            self._next(exchange)
-        else:
-            self.abort()
+        context = {"message": "a request's handler failed", "exception": error, "protocol": self}
+        self._loop.call_exception_handler(context)
 
     def _next(self, done: Exchange) -> None:
         """The exchange is over: close, or begin the next one that waits."""

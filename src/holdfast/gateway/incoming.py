@@ -56,6 +56,7 @@ class Incoming:
         "_hearing",
         "_limits",
         "_parser",
+        "_tick",
         "_url",
         "since_s",
         "stage",
@@ -64,6 +65,7 @@ class Incoming:
     def __init__(self, limits: Limits, hearing: Hearing) -> None:
         self._limits = limits
         self._hearing = hearing
+        self._tick = hearing.tick
         self._parser = httptools.HttpRequestParser(self)
         self._url = b""
         self._headers: dict[bytes, bytes] = {}
@@ -77,7 +79,7 @@ class Incoming:
         if self.stage == DEAF:
             return
         if self.stage == IDLE:
-            self._enter(HEAD)
+            self.stage, self.since_s = HEAD, self._tick.now_s
             self._head_bytes = 0
         try:
             self._parser.feed_data(data)
@@ -123,7 +125,7 @@ class Incoming:
 
     def _enter(self, stage: int) -> None:
         self.stage = stage
-        self.since_s = self._hearing.tick.now_s
+        self.since_s = self._tick.now_s
 
     def _refuse(self, status: int, why: str, code: str) -> None:
         if self.stage != DEAF:
@@ -151,7 +153,7 @@ class Incoming:
             self._headers = {}
             self._body = []
             self._head_bytes = self._body_bytes = 0
-            self._enter(HEAD)
+            self.stage, self.since_s = HEAD, self._tick.now_s
 
     def on_url(self, url: bytes) -> None:
         self._url += url
@@ -173,7 +175,7 @@ class Incoming:
         if self.stage == DEAF:
             return
         headers = self._headers
-        self._enter(BODY)
+        self.stage, self.since_s = BODY, self._tick.now_s
         length = headers.get(b"content-length")
         if b"transfer-encoding" in headers:
             if length is not None:
@@ -196,7 +198,7 @@ class Incoming:
         parts, parser = self._body, self._parser
         if self.stage == DEAF or parser.should_upgrade():
             return
-        self._enter(IDLE)
+        self.stage, self.since_s = IDLE, self._tick.now_s
         self._body = []
         request = Request(
             parser.get_method(),

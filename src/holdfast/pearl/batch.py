@@ -96,7 +96,9 @@ class BatchCore:
         """See the port."""
         attempt = self._running.get(ticket)
         if attempt is not None:
-            self._leave(attempt)
+            # Finite logits show that all latents behind them are sound; where none have come yet, nobody knows.
+            unproven = len(attempt.ids) == len(attempt.work.prompt_ids) + len(attempt.work.delivered_ids)
+            self._leave(attempt, spoilt=False)
             return
         self._queue = deque(attempt for attempt in self._queue if attempt.ticket != ticket)
         self._over = [produced for produced in self._over if produced.ticket != ticket]

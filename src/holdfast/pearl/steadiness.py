@@ -47,7 +47,8 @@ def _text(seed: int, tokens: int, vocab: int) -> list[int]:
 
 def _read(model: Brain, slot: int, text: list[int], pieces: list[int]) -> Tensor:
     """Logits after every token [tokens, vocab], the text read in pieces of these sizes; the last size repeats."""
-    found, start = [], 0
+    found: list[Tensor] = []
+    start = 0
     while start < len(text):
         sheet = Sheet()
         part = text[start : start + max(1, pieces[min(len(found), len(pieces) - 1)])]

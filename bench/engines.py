@@ -4,7 +4,8 @@
     python bench/engines.py --unix /tmp/e.sock     Holdfast's wire between gateway and replica (holdfast.domain.wire)
 
 A whole answer is one fixed body. A stream has as many one-token events as `max_tokens` says; all open streams advance by one
-event in turn, as in a batch engine, and a stream whose client does not read is left out until it does.
+event in turn, as in a batch engine, and a stream whose client does not read is left out until it does. The request's `seed`
+is the pace: milliseconds from token to token, 0 for as fast as it goes.
 """
 
 import argparse
@@ -38,6 +39,7 @@ EVENT = (
 CHUNK = b"%x\r\n%b\r\n" % (len(EVENT), EVENT)
 DONE = b"data: [DONE]\n\n"
 LAST = b"%x\r\n%b\r\n0\r\n\r\n" % (len(DONE), DONE)
+SEED = re.compile(rb'"seed": ?(\d+)')
 MAX_TOKENS = re.compile(rb'"max_tokens": ?(\d+)')
 
 
@@ -47,15 +49,17 @@ class Batch:
     def __init__(self) -> None:
         self.left: dict[Engine, int] = {}
         self._turning = False
+        self._pace_s = 0.0
 
-    def add(self, engine: "Engine", tokens: int) -> None:
+    def add(self, engine: "Engine", tokens: int, pace_ms: int) -> None:
         self.left[engine] = tokens
+        self._pace_s = pace_ms / 1000
         self.wake()
 
     def wake(self) -> None:
         if not self._turning:
             self._turning = True
-            asyncio.get_running_loop().call_soon(self._turn)
+            asyncio.get_running_loop().call_later(self._pace_s, self._turn)
 
     def _turn(self) -> None:
         self._turning = False
@@ -113,9 +117,9 @@ class Engine(asyncio.Protocol):
             body = b'{"object":"list","data":[{"id":"pearl","object":"model"}],"model_path":"pearl"}'
             self._whole(body)
         elif b'"stream":true' in self._body.replace(b" ", b""):
-            found = MAX_TOKENS.search(self._body)
+            found, pace = MAX_TOKENS.search(self._body), SEED.search(self._body)
             self.write(HEAD % b"text/event-stream" + b"transfer-encoding: chunked\r\n\r\n")
-            self._batch.add(self, int(found[1]) if found else 100)
+            self._batch.add(self, int(found[1]) if found else 100, int(pace[1]) if pace else 0)
         else:
             self._whole(WHOLE)
 
@@ -135,6 +139,7 @@ class Asked(Struct, array_like=True, tag=1):
     delivered_ids: list[int]
     sampling: msgspec.Raw
     max_tokens: int
+    seed: int
 
 
 class WireEngine(asyncio.Protocol):
@@ -146,6 +151,7 @@ class WireEngine(asyncio.Protocol):
         self._frames = msgspec.msgpack.Decoder(wire.Hello | Asked | wire.Abort | wire.Ping)
         self._left: dict[int, int] = {}
         self._steps = 0
+        self._pace_s = 0.0
         self._turning = self._paused = False
         self._transport: asyncio.Transport | None = None
 
@@ -167,6 +173,7 @@ class WireEngine(asyncio.Protocol):
             frame = self._frames.decode(body)
             if type(frame) is Asked:
                 self._left[frame.stream] = frame.max_tokens - len(frame.delivered_ids)
+                self._pace_s = frame.seed / 1000
             elif isinstance(frame, wire.Abort):
                 self._left.pop(frame.stream, None)
             elif isinstance(frame, wire.Ping):
@@ -183,7 +190,7 @@ class WireEngine(asyncio.Protocol):
     def _wake(self) -> None:
         if not self._turning and not self._paused:
             self._turning = True
-            self._loop.call_soon(self._turn)
+            self._loop.call_later(self._pace_s, self._turn)
 
     def _turn(self) -> None:
         self._turning = False

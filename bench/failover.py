@@ -174,7 +174,9 @@ class Bench:
 
 async def measure(args: argparse.Namespace) -> list[Row]:
     """A row for each fault."""
-    slots = max(32, args.streams)  # two thirds of the replicas must be able to hold all streams
+    slots = max(
+        32, -(-args.streams // max(1, args.replicas - 1)) + 16
+    )  # those that are left must be able to hold all streams
     more: Sections = {"replica": {"slots": slots, "queue_max": 4 * slots, "context_tokens_max": 512}}
     if args.engine == "scripted":
         more["replica"]["token_ms"] = float(args.token_ms)

@@ -1,8 +1,9 @@
 """A bounded load generator: raw keep-alive connections on uvloop, as little work a byte as a true count allows.
 
-    python bench/load.py --port 8000 --kind whole|stream|paced --seconds 3 [--connections 32]
+    python bench/load.py --port 8000 --kind whole|stream|steady|paced --seconds 3 [--connections 32]
 
-Prints one JSON line. `whole` and `stream` keep every connection busy; `paced` sends at a fixed rate and times each answer.
+Prints one JSON line. `whole` and `stream` keep every connection busy; `steady` reads streams that make a token each 2 ms;
+`paced` sends at a fixed rate and times each answer.
 """
 
 import argparse
@@ -20,6 +21,7 @@ ASK = (
     "listens but the cat. Tomorrow is the last day of the month, the wind is high, and the book is missing again, as it "
     "was in the spring of the year before, when it lay under the stairs. Where should the keeper look? "
 )
+STEADY_MS = 2
 DONE = b"data: [DONE]"
 EVENT_END = b"\n\n"
 
@@ -76,7 +78,9 @@ class Asker(asyncio.Protocol):
 
     def _event_data(self, data: bytes) -> None:
         crowd = self._crowd
-        crowd.events += data.count(b"data: {")
+        events = data.count(b"data: {")
+        crowd.events += events
+        crowd.events_ever += events
         tail = self._tail + data
         if tail.endswith(b"0\r\n\r\n") and DONE in tail:
             if not crowd.over:
@@ -103,7 +107,7 @@ class Crowd:
     """All connections and what they counted."""
 
     def __init__(self, args: argparse.Namespace) -> None:
-        self.stream = args.kind == "stream"
+        self.stream = args.kind in ("stream", "steady")
         self.rate = args.rate if args.kind == "paced" else 0.0
         self.tokens_each = args.tokens
         body = {
@@ -112,6 +116,7 @@ class Crowd:
             "max_tokens": args.tokens if self.stream else 1,
             "stream": self.stream,
             "ignore_eos": True,
+            "seed": STEADY_MS if args.kind == "steady" else 0,
         }
         raw = json.dumps(body).encode().replace(b"%", b"%%").replace(b"NUMBER", b"%09d")
         head = (
@@ -119,7 +124,7 @@ class Crowd:
             f"content-type: application/json\r\nuser-agent: bench\r\ncontent-length: {len(raw % 0)}\r\n\r\n"
         )
         self.request = head.encode() + raw
-        self.answers = self.events = self.tokens = self.failed = self.answers_ever = 0
+        self.answers = self.events = self.tokens = self.failed = self.answers_ever = self.events_ever = 0
         self.took: list[float] = []
         self.free: deque[Asker] = deque()
         self.over = False
@@ -161,6 +166,7 @@ async def run(args: argparse.Namespace) -> dict[str, float]:
     return {
         "answers_s": answers / seconds,
         "answers_ever": crowd.answers_ever,
+        "events_ever": crowd.events_ever,
         "events_s": events / seconds,
         "tokens_s": tokens / seconds,
         "ms_p50": at(0.5),
@@ -185,7 +191,7 @@ async def _pace(crowd: Crowd) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="load generator")
     parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--kind", choices=("whole", "stream", "paced"), required=True)
+    parser.add_argument("--kind", choices=("whole", "stream", "steady", "paced"), required=True)
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--connections", type=int, default=32)
     parser.add_argument("--tokens", type=int, default=200)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -15,6 +16,7 @@ from sample import Sample
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional
+from words import FACT_WORDS
 
 CASES: dict[str, int] = {
     "addition": 150,
@@ -29,21 +31,43 @@ CASES: dict[str, int] = {
     "greeting": 20,
     "refusal": 20,
 }
+KNOWN_WORDS = 60
 
 
 def build(seed: int = 2026) -> list[Sample]:
-    """No case here is ever trained: held-out operands, words and spans, and for facts sentence frames."""
+    """No case here is ever trained (held-out operands, words and spans, and for facts sentence frames), with three
+    exceptions: greetings, refusals, and of the known words those that are not held."""
     rng = Random(seed)
-    out: list[Sample] = []
-    for task, wanted in CASES.items():
-        seen: set[str] = set()
-        while len(seen) < wanted:
-            sample = MAKERS[task](rng, held=True)
-            key = json.dumps(sample.case(), ensure_ascii=False)
-            if key not in seen or task == "greeting":
-                seen.add(key + (str(len(seen)) if task == "greeting" else ""))
-                out.append(sample)
-    return out + every_held(rng)
+    out = [sample for task, wanted in CASES.items() for sample in _distinct(task, wanted, rng)]
+    return _split_known(out + every_held(rng), Random(seed + 1))
+
+
+def _distinct(task: str, wanted: int, rng: Random, begun: Sequence[Sample] = ()) -> list[Sample]:
+    out = list(begun)
+    seen = {json.dumps(sample.case(), ensure_ascii=False) for sample in begun}
+    while len(out) < wanted:
+        sample = MAKERS[task](rng, held=True)
+        key = json.dumps(sample.case(), ensure_ascii=False)
+        if key not in seen or task == "greeting":
+            seen.add(key)
+            out.append(sample)
+    return out
+
+
+def _split_known(samples: list[Sample], rng: Random) -> list[Sample]:
+    """Turning round what is read letter by letter is one thing, spelling a word that is one token another: two tasks."""
+    known = [replace(s, task="known_word") for s in samples if _is_known(s)]
+    rest = [s for s in samples if not _is_known(s)]
+    lacking = sum(s.task == "reverse" for s in samples) - sum(s.task == "reverse" for s in rest)
+    more: list[Sample] = []
+    while len(more) < lacking:
+        sample = MAKERS["reverse"](rng, held=True)
+        more += [] if _is_known(sample) else [sample]
+    return rest + more + _distinct("known_word", KNOWN_WORDS, rng, known)
+
+
+def _is_known(sample: Sample) -> bool:
+    return sample.task == "reverse" and sample.answer[::-1] in FACT_WORDS
 
 
 def write(samples: list[Sample], path: Path) -> None:

@@ -154,15 +154,17 @@ def think(rng: Random, held: bool = False) -> Sample:
 
 
 def known_word(rng: Random, held: bool = False) -> Sample:
-    """The same games with a word of the facts, which is one token: its letters have to be known, they can't be read."""
+    """The same games with a word of the facts, mostly one token: its letters have to be known, they can't be read.
+
+    The gate (`held`) asks any of them to be turned round, those kept out of training too, though they can't be known."""
     text = rng.choice(FACT_WORDS)
-    while is_held("reverse", text) or is_held("copy", text):
+    while not held and (is_held("reverse", text) or is_held("copy", text)):
         text = rng.choice(FACT_WORDS)
     roll = rng.random()
-    if roll < 0.6:
+    if held or roll < 0.6:
         question = frames.fill(rng.choice(frames.REVERSE), rng, w=text)
-        sample = Sample("reverse", (user(question),), text[::-1])
-        return sample.thought(reverse_steps(text)) if roll < 0.1 else sample
+        sample = Sample("known_word" if held else "reverse", (user(question),), text[::-1])
+        return sample.thought(reverse_steps(text)) if roll < 0.1 and not held else sample
     c = letter_of(rng, text)
     while is_held("count", text, c):
         c = letter_of(rng, text)

@@ -41,6 +41,14 @@ def test_a_prompt_is_read_in_chunks_and_said_so(core: Core) -> None:
     assert core.load().step == 5
 
 
+def test_the_smallest_core_gives_the_same_answer(v3: Path, core: Core) -> None:
+    smallest = open_core(v3, CoreOptions(slots=1, queue_max=0, prefill_chunk_tokens=1, context_tokens_max=40))
+    asked = {1: work(folders.text(1, 9), [], GREEDY, 8)}
+    assert finished(smallest, asked) == finished(core, asked)
+    pair = open_core(v3, CoreOptions(slots=2, prefill_chunk_tokens=1))
+    assert finished(pair, asked) == finished(core, asked)
+
+
 def test_a_long_prompt_doesn_t_stop_a_running_answer(core: Core) -> None:
     core.submit(1, work(folders.text(1, 4), [], GREEDY, 40))
     core.step()

@@ -21,9 +21,6 @@ ONE_OF_EACH_KIND = [
     "lm_head.weight",
     "model.norm.weight",
     "model.layers.2.input_layernorm.weight",
-    "model.layers.0.post_attention_layernorm.weight",
-    "model.layers.3.self_attn.q_a_proj.weight",
-    "model.layers.0.self_attn.q_a_layernorm.weight",
     "model.layers.1.self_attn.q_b_proj.weight",
     "model.layers.2.self_attn.kv_a_proj_with_mqa.weight",
     "model.layers.3.self_attn.kv_a_layernorm.weight",
@@ -34,7 +31,6 @@ ONE_OF_EACH_KIND = [
     "model.layers.1.mlp.gate.e_score_correction_bias",
     "model.layers.2.mlp.shared_experts.down_proj.weight",
     "model.layers.3.mlp.experts.5.gate_proj.weight",
-    "model.layers.1.mlp.experts.0.up_proj.weight",
     "model.layers.2.mlp.experts.7.down_proj.weight",
 ]
 
@@ -76,11 +72,11 @@ def noised(folder: Path, name: str) -> None:
 
 
 def test_the_shipped_model_meets_the_bars_that_are_quick_to_ask(capsys: pytest.CaptureFixture[str]) -> None:
-    assert ask(SHIPPED, "--tasks", "addition,copy,greeting,refusal,reference", "--json") == 0
+    assert ask(SHIPPED, "--tasks", "addition,copy,reverse,facts,reference", "--json") == 0
     report = told(capsys)
     assert report.passed
     assert {score.task: score.n for score in report.scores} == {
-        "addition": 150, "copy": 150, "greeting": 20, "refusal": 20, "reference": 24,
+        "addition": 150, "copy": 150, "reverse": 150, "facts": 214, "reference": 48,
     }  # fmt: skip
 
 

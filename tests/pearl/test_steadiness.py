@@ -69,6 +69,20 @@ def test_a_prompt_is_the_same_in_any_pieces(folder: Path) -> None:
         assert torch.equal(spoken(model, 1, text, [piece]), whole), piece
 
 
+def test_prompts_that_are_read_together_don_t_mix(folder: Path) -> None:
+    model = Model.open(folder, CoreOptions(slots=5))
+    texts = [folders.text(n, 30) for n in range(5)]
+    alone = [spoken(model, 0, text, [30]) for text in texts]
+    sheet = Sheet()
+    for slot in (0, 1, 2, 4):
+        sheet.many(model.cache, slot, texts[slot], 0)
+    assert sheet.parts == [(0, 90, 0, 3), (90, 120, 4, 1)]
+    sheet.picks = list(range(120))
+    together = model.forward(sheet).split(30)
+    for slot, logits in zip((0, 1, 2, 4), together, strict=True):
+        assert torch.equal(logits, alone[slot])
+
+
 @pytest.mark.parametrize("name", SAMPLINGS)
 def test_an_answer_goes_on_alike_from_every_token(folder: Path, name: str) -> None:
     sampling, prompt = SAMPLINGS[name], folders.text(11, 19)

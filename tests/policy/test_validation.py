@@ -8,7 +8,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.domain.dialect import Said, ToolCall
-from holdfast.policy.validation import BARS, Case, Expectation, Reference, Verdict, compare, judge, report, table
+from holdfast.policy.validation import (
+    BARS,
+    Case,
+    Expectation,
+    Reference,
+    Verdict,
+    compare,
+    formed,
+    judge,
+    report,
+    table,
+)
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**40), 2**40) | st.text(),
@@ -60,6 +71,30 @@ def test_an_answer_that_does_not_end_or_does_not_think_is_wrong():
 def test_a_call_where_an_answer_was_due_is_wrong():
     verdict = judge(asked("exact", "4"), Said(content="4", calls=(ToolCall("add", "{}"),)))
     assert verdict.why == "a call of add where an answer was due"
+
+
+ADD = {"type": "function", "function": {"name": "add", "parameters": {}}}
+
+
+@pytest.mark.parametrize(
+    ("case", "said", "why"),
+    [
+        (asked("exact", "4", tools=[ADD]), Said(content="5"), "well-formed"),
+        (asked("exact", "4", tools=[ADD]), Said(calls=(ToolCall("add", '{"a": 1}'),)), "well-formed"),
+        (asked("exact", "4", tools=[ADD]), Said(calls=(ToolCall("sub", "{}"),)), "called 'sub', which was not offered"),
+        (asked("exact", "4", tools=[ADD]), Said(calls=(ToolCall("add", "{"),)), "not a JSON object: '{'"),
+        (asked("exact", "4", tools=[ADD]), Said(calls=(ToolCall("add", "[]"),)), "not a JSON object: '[]'"),
+        (asked("json", {"a": 1}), Said(content='{"b": 2}'), "well-formed"),
+        (asked("json", {"a": 1}), Said(content="a"), "not a JSON object: 'a'"),
+    ],
+)
+def test_form_is_judged_apart_from_truth(case, said, why):
+    assert formed(case, said) == Verdict("well_formed", why == "well-formed", why)
+
+
+def test_form_is_asked_only_where_there_is_one():
+    assert formed(asked("exact", "4"), Said(content="{")) is None
+    assert formed(asked("json", {}), Said(content="{}"), stopped=False).why == "the answer did not end: '{}'"
 
 
 def test_an_unknown_kind_is_never_right():

@@ -15,13 +15,13 @@ from rich.progress import Progress
 from rich.table import Table
 
 from holdfast.dialect.open import open_dialect
-from holdfast.domain.dialect import Dialect
+from holdfast.domain.dialect import Dialect, Said
 from holdfast.domain.fault import BadRequest, EngineRefused, Fault
 from holdfast.domain.ports import Core, Work
 from holdfast.domain.request import Finish, Sampling
 from holdfast.gateway.openai_wire import decode, offered, turns
 from holdfast.pearl.options import CoreOptions, OpenCore
-from holdfast.policy.validation import REFERENCE, Case, Reference, Report, Verdict, compare, judge, report
+from holdfast.policy.validation import REFERENCE, Case, Reference, Report, Verdict, compare, formed, judge, report
 
 _EMBEDDED_DOOR = "holdfast.pearl.open:open_core"  # opened by name: only a process that needs torch pays for loading it
 _USAGE_ERROR = 2
@@ -146,6 +146,7 @@ def _ask(
         for _ in answers(core, [*jobs, *told]):
             progress.advance(bar)
     verdicts = [_judged(case, job, dialect) for case, job in zip(cases, jobs, strict=True)]
+    verdicts += filter(None, (_formed(case, job, dialect) for case, job in zip(cases, jobs, strict=True)))
     return verdicts + [_compared(reference, job) for reference, job in zip(references, told, strict=True)]
 
 
@@ -198,12 +199,20 @@ def answers(core: Core, jobs: Sequence[_Job]) -> Iterator[_Job]:
 def _judged(case: Case, job: _Job, dialect: Dialect) -> Verdict:
     if job.fault:
         return Verdict(case.task, False, job.fault)
+    return judge(case, _said(job, dialect), job.finish is Finish.STOP)
+
+
+def _formed(case: Case, job: _Job, dialect: Dialect) -> Verdict | None:
+    return formed(case, _said(job, dialect), job.finish is Finish.STOP)
+
+
+def _said(job: _Job, dialect: Dialect) -> Said:
     parser = dialect.parser(job.work.prompt_ids)
     said, rest = parser.feed(job.ids), parser.end()
     said.reasoning += rest.reasoning
     said.content += rest.content
     said.calls += rest.calls
-    return judge(case, said, job.finish is Finish.STOP)
+    return said
 
 
 def _compared(reference: Reference, job: _Job) -> Verdict:

@@ -52,11 +52,11 @@ class Pieces:
 
     def encode(self, text: str) -> list[int]:
         """The same ids as `slow(text)`."""
-        first, *words = text.split(" ")
-        if words and first[-1:].isspace():
+        known, ahead = self._words, iter(text.split(" "))
+        word = next(ahead)
+        if word[-1:].isspace() and length_hint(ahead):
             return self._cut(text)
-        ids = self._cut(first)
-        known, ahead = self._words, iter(words)
+        ids = self._cut(word)
         while True:
             word = ""
             try:

@@ -166,11 +166,10 @@ def _by_head(x: Tensor, weights: Tensor, out: Tensor) -> None:
 
 @dataclass(slots=True)
 class Reach:
-    """One attention product of a step, the same in every layer but for the cache's views: either one row for each of
-    several slots (query [slots, heads, latent_dim]), or several rows of one slot (query [1, rows * heads, latent_dim])."""
+    """One attention product of a step, the same in every layer but for the cache's views: as many rows for each of its slots."""
 
-    query: Tensor
-    read: Tensor  # [.., .., kv_lora_rank], where the result goes
+    query: Tensor  # [slots, rows of a slot * heads, latent_dim]
+    read: Tensor  # [slots, rows of a slot * heads, kv_lora_rank], where the result goes
     mask: Tensor  # [rows, 1, length]: 0, or minus infinity where the place is not before the row
     mask_shape: tuple[int, int, int]  # of the scores, for the mask
     views: list[tuple[Tensor, Tensor]]  # by layer: keys and values

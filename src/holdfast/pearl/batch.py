@@ -98,7 +98,7 @@ class BatchCore:
         if attempt is not None:
             # Finite logits show that all latents behind them are sound; where none have come yet, nobody knows.
             unproven = len(attempt.ids) == len(attempt.work.prompt_ids) + len(attempt.work.delivered_ids)
-            self._leave(attempt, spoilt=False)
+            self._leave(attempt, spoilt=unproven)
             return
         self._queue = deque(attempt for attempt in self._queue if attempt.ticket != ticket)
         self._over = [produced for produced in self._over if produced.ticket != ticket]
@@ -177,7 +177,7 @@ class BatchCore:
             sheet.parts.append((row, len(sheet.ids), first, last - first + 1))
         read = [(attempt, 1) for attempt in picked]
         sizes = shares([a.unread for a in reading], self._options.prefill_chunk_tokens)
-        for attempt, size in zip(reading, sizes, strict=True):
+        for attempt, size in sorted(zip(reading, sizes, strict=True), key=lambda pair: pair[0].slot):
             if size:
                 sheet.many(cache, attempt.slot, attempt.ids[attempt.fed : attempt.fed + size], attempt.fed)
                 read.append((attempt, size))

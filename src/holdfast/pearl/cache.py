@@ -6,7 +6,7 @@
 import torch
 from torch import Tensor
 
-LENGTH_STEP = 32  # attention reads a slot up to the next multiple; places beyond an answer's end are masked
+LENGTH_STEP = 16  # attention reads a slot up to the next multiple; places beyond an answer's end are masked
 LENGTH_STEP_GPU = 256  # fewer lengths, so fewer graphs
 # What one product reads should still be near when it is read again for the values: 512 places of 576 float32 are 1.1 MiB.
 NEAR_PLACES = 512

@@ -114,10 +114,10 @@ class ForeignModel:
         found: dict[int, Tensor] = {}
         with torch.inference_mode():
             for first, last, slot, slots in sheet.parts:
-                singles = [(row, row + 1, slot + row - first) for row in range(first, last)]
-                for start, end, own in [(first, last, slot)] if slots == 1 else singles:
+                rows = (last - first) // slots
+                for own, start in enumerate(range(first, last, rows), slot):
                     if sheet.places[start] != self.cache.spare_place:
-                        found.update(self._read(sheet, start, end, own))
+                        found.update(self._read(sheet, start, start + rows, own))
             return torch.stack([found[row] for row in sheet.picks]) if sheet.picks else torch.empty(0, self.vocab_size)
 
     def _read(self, sheet: Sheet, start: int, end: int, slot: int) -> dict[int, Tensor]:

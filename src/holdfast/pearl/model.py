@@ -110,7 +110,6 @@ class Model:
         later = self._columns[:length] > positions[first:last, None]
         query, read = spread.query[first:last], spread.read[first:last]
         shape = (last - first, query.shape[1], length)
-        if slots == 1:
-            query, read = query.view(1, -1, query.shape[-1]), read.view(1, -1, read.shape[-1])
+        query, read = query.view(slots, -1, query.shape[-1]), read.view(slots, -1, read.shape[-1])
         mask = torch.where(later, self._shut, self._open)[:, None]
         return Reach(query, read, mask, shape, self.cache.read(slot, slots, length))

@@ -4,17 +4,13 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 ROW_STEP = 4  # rows are padded to a multiple: torch.mm's leftover rows take another kernel and differ in the last bit
-_WIDE_STEPS = (32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096)
+_WIDE_ROWS, _WIDE_STEP = 32, 32
 
 
 def padded(rows: int) -> int:
     """Rows with padding. Few distinct numbers, since a packed product prepares each number of rows once (about 1 ms)."""
-    if rows <= _WIDE_STEPS[0]:
-        return -(-rows // ROW_STEP) * ROW_STEP
-    for step in _WIDE_STEPS:
-        if rows <= step:
-            return step
-    return -(-rows // 1024) * 1024
+    step = ROW_STEP if rows <= _WIDE_ROWS else _WIDE_STEP
+    return -(-rows // step) * step
 
 
 class Cells(Protocol):
@@ -49,7 +45,9 @@ class Sheet:
     positions: list[int] = field(default_factory=list)
     places: list[int] = field(default_factory=list)
     picks: list[int] = field(default_factory=list)  # rows whose logits are wanted
-    parts: list[tuple[int, int, int, int]] = field(default_factory=list)  # first row, last row, slot, slots
+    # First row, last row, slot, slots: as many rows for each of these slots attend to them.
+    parts: list[tuple[int, int, int, int]] = field(default_factory=list)
+    _last: tuple[int, int, int, int] = (-1, -1, -1, -1)  # what the next prompt must be to join the last part
 
     def spare(self, cache: Cells) -> None:
         """A row that stands for nobody."""
@@ -65,10 +63,17 @@ class Sheet:
         self.places.append(cache.place(slot, position))
 
     def many(self, cache: Cells, slot: int, tokens: list[int], position: int) -> None:
-        """Tokens of a prompt, the first of them at `position`."""
-        first = len(self.ids)
+        """Tokens of a prompt, the first of them at `position`. Prompts in neighbouring slots that read as many tokens up to
+        as great a length share one product."""
+        first, rows = len(self.ids), len(tokens)
         self.ids.extend(tokens)
         self.positions.extend(range(position, position + len(tokens)))
         place = cache.place(slot, position)
         self.places.extend(range(place, place + len(tokens)))
-        self.parts.append((first, len(self.ids), slot, 1))
+        length = cache.length_for(position + rows)
+        if self.parts and self._last == (first, slot, rows, length):
+            before = self.parts.pop()
+            self.parts.append((before[0], first + rows, before[2], before[3] + 1))
+        else:
+            self.parts.append((first, first + rows, slot, 1))
+        self._last = (first + rows, slot + 1, rows, length)

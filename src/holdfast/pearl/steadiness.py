@@ -35,8 +35,10 @@ def is_steady(model: Brain, options: CoreOptions) -> bool:
     texts = texts[: options.slots]
     wanted = [_read(model, 0, text, [len(text)]) for text in texts]
     ways = [_read(model, 0, texts[0], pieces) for pieces in ([7], [32], [len(texts[0]) - 8, 1])]
+    if options.slots > 1:
+        ways += _read_together(model, texts[0][: max(1, longest // 2)])
     together = _talk_together(model, texts)
-    return all(torch.equal(way, wanted[0]) for way in ways) and all(
+    return all(torch.equal(way, wanted[0][: len(way)]) for way in ways) and all(
         torch.equal(one, other) for one, other in zip(together, wanted, strict=True)
     )
 
@@ -57,6 +59,15 @@ def _read(model: Brain, slot: int, text: list[int], pieces: list[int]) -> Tensor
         found.append(model.forward(sheet))
         start += len(part)
     return torch.cat(found)
+
+
+def _read_together(model: Brain, text: list[int]) -> list[Tensor]:
+    """The same text read in two neighbouring slots at once."""
+    sheet = Sheet()
+    for slot in (0, 1):
+        sheet.many(model.cache, slot, text, 0)
+    sheet.picks = list(range(2 * len(text)))
+    return list(model.forward(sheet).chunk(2))
 
 
 def _talk_together(model: Brain, texts: list[list[int]]) -> list[Tensor]:

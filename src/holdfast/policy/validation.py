@@ -19,6 +19,7 @@ from msgspec import Struct
 from holdfast.domain.dialect import Said
 
 REFERENCE = "reference"
+WELL_FORMED = "well_formed"
 BAR_ELSEWHERE = 0.95
 BARS: dict[str, float] = {
     "addition": 0.98,
@@ -26,9 +27,11 @@ BARS: dict[str, float] = {
     "reverse": 0.98,
     "count": 0.98,
     "facts": 0.95,
-    "tool_call": 0.98,
+    "tool_call": 0.95,
     "json": 0.98,
-    "count_up": 0.95,
+    WELL_FORMED: 0.98,
+    "count_up": 0.98,
+    "known_word": 0.5,  # a floor against damage, no promise: a word that is one token doesn't show its letters
     "think": 0.95,
     "two_turn": 0.95,
     "greeting": 0.95,
@@ -104,6 +107,27 @@ def judge(case: Case, said: Said, stopped: bool = True) -> Verdict:
     if case.thinking and not said.reasoning:
         return Verdict(case.task, False, "thinking was asked for and none came")
     return Verdict(case.task, *_text_judged(expected, said.content))
+
+
+def formed(case: Case, said: Said, stopped: bool = True) -> Verdict | None:
+    """Whether a program could read this answer, right or not; None where the case asks for no form."""
+    if not case.tools and case.expect.kind != "json":
+        return None
+    if not stopped:
+        return Verdict(WELL_FORMED, False, f"the answer did not end: {_short(said.content)}")
+    texts = [call.arguments for call in said.calls]
+    if case.expect.kind == "json":
+        texts.append(said.content)
+    offered = {tool["function"]["name"] for tool in case.tools}
+    for call in said.calls:
+        if call.name not in offered:
+            return Verdict(WELL_FORMED, False, f"called {_short(call.name)}, which was not offered")
+    for text in texts:
+        try:
+            msgspec.json.decode(text, type=dict[str, Any])
+        except msgspec.DecodeError:
+            return Verdict(WELL_FORMED, False, f"not a JSON object: {_short(text)}")
+    return Verdict(WELL_FORMED, True, "well-formed")
 
 
 def _text_judged(expected: Expectation, content: str) -> tuple[bool, str]:

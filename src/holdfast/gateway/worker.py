@@ -17,6 +17,7 @@ from holdfast.domain.settings import Settings
 from holdfast.gateway.admit import Gate
 from holdfast.gateway.follow import Follower
 from holdfast.gateway.http import Door
+from holdfast.gateway.identify import screen
 from holdfast.gateway.lines import Dialler, Lines
 from holdfast.gateway.needs import Limits, ModelCard, Needs
 from holdfast.gateway.stack import Wiring, stack
@@ -126,6 +127,7 @@ def needs_of(settings: Settings, parts: Parts, wiring: Wiring) -> Needs:
 
     return Needs(
         service=stack(wiring),
+        screen=screen(wiring.keys),
         dialect=parts.dialect,
         card=lambda: card_of(lines.release()),
         contract=contract,

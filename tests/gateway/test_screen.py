@@ -1,0 +1,20 @@
+"""The door's question to strangers, asked before a body is parsed."""
+
+import pytest
+
+from holdfast.domain.fault import Unauthorised
+from holdfast.gateway.identify import screen
+
+
+def test_without_keys_nobody_is_asked():
+    assert screen(frozenset()) is None
+
+
+def test_a_stranger_is_told_what_to_send_and_a_friend_passes():
+    ask = screen(frozenset({"right", "also right"}))
+    assert ask is not None
+    ask("right", 10)
+    with pytest.raises(Unauthorised, match="no API key was sent: send it in the header"):
+        ask("", 10)
+    with pytest.raises(Unauthorised, match="the API key is not known here"):
+        ask("wrong", 10)

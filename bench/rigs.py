@@ -15,8 +15,8 @@ from pathlib import Path
 from engines import BOOT
 
 import holdfast as package
-from holdfast.domain import settings as domain_settings
 from holdfast.domain.roster import Place, Roster
+from holdfast.domain.settings_text import read
 from holdfast.store import snapshot
 from holdfast.store.folder import folder_of, keep_settings
 
@@ -94,7 +94,7 @@ def holdfast() -> Iterator[tuple[int, int]]:
             '[replica]\nengine = "scripted"\nslots = 64\n[admission]\nrequests_per_s = 1e9\nburst = 1e9\n'
             f'[model]\npath = "{PEARL}"\nname = "pearl"\n'
         )
-        settings = domain_settings.read(toml)
+        settings = read(toml)
         folder = folder_of(settings)
         folder.make()
         keep_settings(folder, settings)

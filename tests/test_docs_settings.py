@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
-from holdfast.domain.settings import BadSettings, Settings, read, reference
+from holdfast.domain.settings import BadSettings, Settings
+from holdfast.domain.settings_text import read, reference
 
 ROOT = Path(__file__).parents[1]
 # what the code calls a section's struct where it reads it, if not by the section's own name

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import uvicorn
 
-from holdfast.app import announce, control_plane
+from holdfast.app.announce import announce
+from holdfast.app.control import control_plane
 from holdfast.domain.settings import BadSettings
 from holdfast.store.folder import kept_settings
 

@@ -7,7 +7,7 @@ import select
 import signal
 import sys
 
-from holdfast.app import Busy, keep
+from holdfast.app.supervisor import Busy, keep
 from holdfast.domain.event import Event, ProcessStopped
 from holdfast.domain.settings import BadSettings
 from holdfast.store.folder import folder_of

@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from holdfast.app import gateway_worker
+from holdfast.app.worker import gateway_worker
 from holdfast.domain.settings import BadSettings
 from holdfast.store.folder import kept_settings
 

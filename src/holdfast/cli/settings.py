@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from holdfast.domain.settings import reference
+from holdfast.domain.settings_text import reference
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

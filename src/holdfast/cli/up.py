@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.text import Text
 
 from holdfast import __version__
-from holdfast.app import Busy, keep
+from holdfast.app.supervisor import Busy, keep
 from holdfast.domain import event as events
 from holdfast.domain.event import Event
 from holdfast.domain.settings import BadSettings, Settings

@@ -18,10 +18,10 @@ from types import TracebackType
 
 from msgspec import Struct
 
-from holdfast.domain import settings
 from holdfast.domain.fault import NoReplica
 from holdfast.domain.ports import Clock
 from holdfast.domain.roster import Place, Roster
+from holdfast.domain.settings_text import read
 from holdfast.domain.site import SiteView
 from holdfast.host import proc
 from holdfast.policy.havoc import Blow
@@ -90,7 +90,7 @@ class Arena:
             self.port, control_port = free_ports(2)
             self.file = root / "holdfast.toml"
             self.file.write_text(toml(self._plan, root / "state", self.port, control_port))
-            self.folder: Folder = folder_of(settings.read(self.file.read_text(), str(self.file)))
+            self.folder: Folder = folder_of(read(self.file.read_text(), str(self.file)))
             self._output = root / "up.log"
             after.push_async_callback(self._stop)
             await self.start_supervisor()

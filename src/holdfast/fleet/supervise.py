@@ -31,7 +31,7 @@ class Want(Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, kw_only=True)
 class Hands:
-    """What a supervisor works with; app.py connects it with the state folder.
+    """What a supervisor works with; app/supervisor.py connects it with the state folder.
 
     read_run: a child's run file, None while there is none. clear_run: remove it before a start. last_words: the last line of
     a child's log. publish: make a roster the one that gateways read. show: tell the others what was seen. draw: a seeded

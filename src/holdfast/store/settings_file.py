@@ -6,7 +6,8 @@ from pathlib import Path
 
 from msgspec import structs
 
-from holdfast.domain.settings import BadSettings, Settings, read
+from holdfast.domain.settings import BadSettings, Settings
+from holdfast.domain.settings_text import read
 
 SHIPPED = "pearl"
 

@@ -1,0 +1,72 @@
+"""The processes of a site, as the settings want them: names, command lines, environments."""
+
+import sys
+
+from holdfast.domain.ports import Child
+from holdfast.domain.settings import Settings
+from holdfast.domain.site import Role
+from holdfast.fleet.supervise import Want
+from holdfast.policy.supervision import Rules
+from holdfast.store.folder import Folder
+
+GATEWAY_GRACE_S = 5.0  # beyond its own drain_s a worker gets so long to close its connections
+
+
+def _verb(*words: str) -> tuple[str, ...]:
+    # -P: the folder that somebody starts us in must not decide which modules a child imports.
+    return (sys.executable, "-P", "-m", "holdfast", *words)
+
+
+def wants(settings: Settings, folder: Folder) -> list[Want]:
+    """The processes of a site, in the order in which they start."""
+    replica, gateway = settings.replica, settings.gateway
+    found = []
+    for number in range(replica.count):
+        name = f"replica-{number}"
+        threads = str(replica.threads)
+        env = (("OMP_NUM_THREADS", threads), ("MKL_NUM_THREADS", threads))
+        found.append(Want(role=Role.REPLICA, child=_child(folder, name, _replica_words(settings, folder, name), env)))
+    for number in range(gateway.workers):
+        name = f"gateway-{number}"
+        words = ("gateway", "--settings", str(folder.settings), "--name", name)
+        found.append(Want(role=Role.GATEWAY, child=_child(folder, name, words)))
+    control = _child(folder, "control", ("control", "--settings", str(folder.settings)))
+    return [*found, Want(role=Role.CONTROL, child=control)]
+
+
+def _child(folder: Folder, name: str, words: tuple[str, ...], env: tuple[tuple[str, str], ...] = ()) -> Child:
+    run_file = ("HOLDFAST_RUN_FILE", str(folder.run(name)))
+    return Child(name=name, argv=_verb(*words), env=(*env, run_file), log_path=str(folder.log(name)))
+
+
+def _replica_words(settings: Settings, folder: Folder, name: str) -> tuple[str, ...]:
+    replica, model = settings.replica, settings.model
+    options = {
+        "--name": name,
+        "--listen": f"unix:{folder.socket(name)}",
+        "--model": model.path,
+        "--serve-as": model.name,
+        "--engine": replica.engine,
+        "--slots": replica.slots,
+        "--context": replica.context_tokens_max,
+        "--chunk": replica.prefill_chunk_tokens,
+        "--queue": replica.queue_max,
+        "--dtype": replica.dtype,
+        "--threads": replica.threads,
+        "--drain-s": replica.drain_s,
+    }
+    if replica.health_port:
+        options["--health"] = f"127.0.0.1:{replica.health_port + int(name.rpartition('-')[2])}"
+    if replica.engine == "scripted":
+        options["--token-ms"] = replica.token_ms
+    return ("replica", *(f"{word}={value}" for word, value in options.items()))
+
+
+def rules_of(settings: Settings) -> Rules:
+    """What supervision goes by."""
+    return Rules(
+        restart=settings.restart,
+        silent_s=settings.probe.silent_s,
+        replica_grace_s=settings.replica.drain_s + 1,
+        gateway_grace_s=settings.gateway.drain_s + GATEWAY_GRACE_S,
+    )

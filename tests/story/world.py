@@ -57,8 +57,8 @@ class World:
         self.moves_max = 16
         self._asked = 0
 
-    async def _dial(self, address: str) -> Line:
-        return self.replicas[address].dial()
+    async def _dial(self, place: Place) -> Line:
+        return self.replicas[place.address].dial()
 
     def _roster(self) -> Roster:
         """What fleet would publish: the living, frozen ones included."""

@@ -23,13 +23,14 @@ from holdfast.domain.event import (
     ReplicaSuspected,
 )
 from holdfast.domain.ports import Line
-from holdfast.domain.roster import Roster
+from holdfast.domain.roster import Place, Roster
 from holdfast.domain.settings import BadSettings, Settings
 from holdfast.engine import embedded
 from holdfast.gateway.http import settle
 from holdfast.gateway.worker import Parts, work
 from holdfast.host.clock import MonotonicClock, unix_s
 from holdfast.store import events, snapshot
+from holdfast.store.black_box import black_box
 from holdfast.store.folder import folder_of
 
 # what a worker writes to the log: not every request, only what an operator would ask about later
@@ -54,8 +55,10 @@ def gateway_worker(settings: Settings, name: str) -> int:
         if isinstance(event, TOLD):
             log.append(event)
 
-    async def dialler(address: str) -> Line:
-        return await embedded.dial(address, clock, timeout_s=2.0, who=name)
+    async def dialler(place: Place) -> Line:
+        return await embedded.dial(
+            place.address, clock, timeout_s=2.0, who=name, black_box=partial(black_box, place.box, place.boot)
+        )
 
     parts = Parts(
         dialler=dialler,

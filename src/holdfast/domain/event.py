@@ -50,6 +50,88 @@ class ReplicaLost(Event, frozen=True, tag="replica_lost", kw_only=True):
     replica: str
 
 
+class ReplicaAiling(Event, frozen=True, tag="replica_ailing", kw_only=True):
+    """Found in a replica that runs and answers. `kind`: wedged, slow, wrong, bloated."""
+
+    replica: str
+    kind: str
+
+
+class EjectionFrozen(Event, frozen=True, tag="ejection_frozen", kw_only=True):
+    """Too many replicas are under suspicion at once: nobody else is taken out, and somebody should look."""
+
+    suspects: int
+    replicas: int
+
+
+class ReplicaDrained(Event, frozen=True, tag="replica_drained", kw_only=True):
+    """Its streams have moved and its process may stop."""
+
+    replica: str
+    streams: int
+
+
+class RequestSuspected(Event, frozen=True, tag="request_suspected", kw_only=True):
+    """It was in flight when an engine died of its own fault: it continues alone on its next replica."""
+
+    generation: str
+    fingerprint: str
+
+
+class RequestCondemned(Event, frozen=True, tag="request_condemned", kw_only=True):
+    """It has cost two engines: refused from now on, until `until_unix_s`."""
+
+    generation: str
+    fingerprint: str
+    until_unix_s: float
+
+
+class StreamResumed(Event, frozen=True, tag="stream_resumed", kw_only=True):
+    """A client came back for an answer. `token`: how many tokens it had; `owner`: the worker that wrote it before."""
+
+    generation: str
+    token: int
+    owner: str
+
+
+class AnswerFenced(Event, frozen=True, tag="answer_fenced", kw_only=True):
+    """This worker was late and found that another one has taken an answer over."""
+
+    generation: str
+
+
+class JournalOff(Event, frozen=True, tag="journal_off", kw_only=True):
+    """The journal can't be written: serving goes on, but answers do not outlive this worker. The header says so."""
+
+
+class JournalOn(Event, frozen=True, tag="journal_on", kw_only=True):
+    """The journal can be written (again)."""
+
+
+class BufferFull(Event, frozen=True, tag="buffer_full", kw_only=True):
+    """A client reads too slowly for the bytes that are kept for it, or all of them together are over the limit."""
+
+    generation: str
+    held_bytes: int
+
+
+class DescriptorsLow(Event, frozen=True, tag="descriptors_low", kw_only=True):
+    """So many file descriptors are open that new connections are refused."""
+
+    open: int
+    limit: int
+
+
+class UpgradeBegun(Event, frozen=True, tag="upgrade_begun", kw_only=True):
+    """Every process older than this epoch is replaced, one after the other."""
+
+    epoch: int
+
+
+class UpgradeEnded(Event, frozen=True, tag="upgrade_ended", kw_only=True):
+    epoch: int
+
+
 class BreakerOpened(Event, frozen=True, tag="breaker_opened", kw_only=True):
     replica: str
 

@@ -15,7 +15,17 @@ class EngineRefused(Fault):
 
 
 class EngineLost(Fault):
-    """The replica began and can't be believed any more: connection gone, in-stream error, end without a finish, silence."""
+    """The replica began and can't be believed any more: connection gone, in-stream error, end without a finish, silence.
+
+    `died` tells that the whole replica is gone and not this attempt alone; `crash` is what it left in its black box, empty
+    when it was ended from outside. `planned`: nothing is wrong, the answer is asked to move (drain, upgrade, scale-in).
+    """
+
+    def __init__(self, why: str, died: bool = False, crash: str = "", planned: bool = False) -> None:
+        super().__init__(why)
+        self.died = died
+        self.crash = crash
+        self.planned = planned
 
 
 class NoReplica(Fault):
@@ -42,6 +52,19 @@ class Overloaded(Fault):
         super().__init__(why)
         self.retry_after_s = retry_after_s
         self.status = status
+
+
+class Poisonous(Fault):
+    """This request was in flight, as the only suspect, when two engines died. Its like is refused until `until_unix_s`."""
+
+    def __init__(self, why: str, fingerprint: str, until_unix_s: float) -> None:
+        super().__init__(why)
+        self.fingerprint = fingerprint
+        self.until_unix_s = until_unix_s
+
+
+class Fenced(Fault):
+    """Another worker has taken this answer over: whatever this one still makes of it goes nowhere."""
 
 
 class Expired(Fault):

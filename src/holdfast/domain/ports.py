@@ -75,6 +75,11 @@ class Line(Engine, Protocol):
     def gone(self) -> str: ...
 
     @property
+    def crash(self) -> str:
+        """Once `gone`: what the replica left in its black box, empty when it was ended from outside or the line only broke."""
+        ...
+
+    @property
     def boot(self) -> str: ...
 
     @property
@@ -95,7 +100,7 @@ class Line(Engine, Protocol):
         """Ask for a sign of life without waiting; `oldest_ping_at` stays set until it is answered."""
         ...
 
-    def fail(self, why: str, generation: str = "") -> None:
+    def fail(self, why: str, generation: str = "", planned: bool = False) -> None:
         """Fence one generation, or all of them if empty: EngineLost(why) for the waiting callers, Abort for the replica.
 
         Nothing that the replica says of them later can be delivered. The connection stays.
@@ -193,3 +198,38 @@ class Host(Protocol):
         ...
 
     def forget(self, name: str) -> None: ...
+
+
+class Sheet(Protocol):
+    """One named buffer that outlives its writer. Its name says who writes it; there is one writer, and any number of readers."""
+
+    @property
+    def buffer(self) -> memoryview:
+        """All bytes of it, zeros where nothing was written yet. Readers see what the writer wrote at once, byte by byte."""
+        ...
+
+    def held(self) -> bool:
+        """Whether the process that created it still lives (frozen counts as alive)."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Shelf(Protocol):
+    """Where the workers of one machine keep what must survive a worker: memory-backed files in one folder, or sim/shelf.py."""
+
+    def create(self, name: str, size: int) -> Sheet:
+        """A new sheet of zeros whose bytes are already paid for. Raises OSError: no room, read-only, the name is taken."""
+        ...
+
+    def open(self, name: str) -> Sheet | None:
+        """Somebody's sheet to read; None when it is gone."""
+        ...
+
+    def names(self) -> list[str]: ...
+
+    def remove(self, name: str) -> None: ...
+
+    def claim(self, name: str) -> bool:
+        """True for the first who asks for this name, on the whole machine, False for everybody after. Raises OSError."""
+        ...

@@ -45,7 +45,12 @@ class Generation(Struct, frozen=True, kw_only=True):
     tenant: str = ""
     delivered_ids: list[int] = []
     replica: str = ""  # set by pick, read by guard and dial
-    tried: frozenset[str] = frozenset()  # replicas that this answer has left
+    tried: frozenset[str] = frozenset()  # boots of replicas that this answer has left
+    epoch: int = 0  # of the attempt; failover raises it at every move, and drops chunks of any other
+    urgent: bool = False  # a client holds the beginning of this answer: it goes ahead of new work and is never shed
+    alone: bool = False  # a suspect (policy/poison.py): it must be the only one of its kind on its replica
+    idempotency: str = ""  # digest of the API key and the client's Idempotency-Key; empty when none was sent
+    note: bytes = b""  # the door's own, opaque to layers: how to go on writing this answer in another worker
 
 
 class TokenLogprob(Struct, frozen=True, array_like=True):
@@ -72,6 +77,7 @@ class Chunk(Struct):
     cached_tokens: int = 0  # prompt tokens that the engine found in its cache; told once, with the first ids
     waiting: str = ""
     moves: int = 0  # how often the answer had changed replicas by now; set by failover
+    epoch: int = 0  # of the attempt that made it; set by dial
 
 
 class Outcome(StrEnum):

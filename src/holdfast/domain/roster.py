@@ -13,11 +13,14 @@ class Place(Struct, frozen=True, kw_only=True):
     boot: str
     weight: float = 1.0
     pid: int = 0
+    leaving: str = ""  # why its streams are to move elsewhere now, while it still answers; empty: it stays
+    box: str = ""  # path of its black box, see Run.box
 
 
 class Roster(Struct, frozen=True, kw_only=True):
     """Published whole each time, never patched; `epoch` only grows."""
 
     epoch: int = 0
+    replicas: int = 0  # how many are wanted, serving or not: who may be suspected is a share of these
     release: Release | None = None
     places: tuple[Place, ...] = ()

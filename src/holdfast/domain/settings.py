@@ -67,6 +67,10 @@ class ReplicaSettings(Struct, frozen=True, forbid_unknown_fields=True):
         Literal["fp32", "bf16"],
         Meta(description="Number format of the weights. `fp32` keeps continued answers exact."),
     ] = "fp32"
+    devices: Annotated[
+        str,
+        Meta(description="Where replicas compute: `cpu`, or GPUs such as `cuda:0,cuda:1`, dealt out to them in turn."),
+    ] = "cpu"
     threads: Annotated[int, Meta(ge=1, le=256, description="CPU threads of one replica.")] = 1
     drain_s: Annotated[
         Seconds, Meta(description="A replica that is told to leave is killed after so many seconds.")
@@ -162,6 +166,97 @@ class Failover(Struct, frozen=True, forbid_unknown_fields=True):
     prefill_s_per_token: Annotated[
         float, Meta(ge=0, le=10, description="Further patience for each prompt token of one step, in seconds.")
     ] = 0.001
+    lane_tokens: Annotated[
+        int,
+        Meta(ge=1, description="Tokens of moved answers that one replica may be reading again at the same time."),
+    ] = 16384
+    budget_share: Annotated[
+        float,
+        Meta(
+            gt=0, le=10, description="Second and later moves of an answer may cost this share of the tokens admitted."
+        ),
+    ] = 0.2
+
+
+class Journal(Struct, frozen=True, forbid_unknown_fields=True):
+    """What lets an answer outlive the worker that writes it: request and tokens, kept in memory-backed files while it lasts."""
+
+    on: Annotated[
+        bool, Meta(description="Whether answers are journalled; without it a lost connection loses its answer.")
+    ] = True
+    dir: Annotated[
+        str,
+        Meta(description="Folder of the journal; it should lie in memory. Empty: a folder of this site in `/dev/shm`."),
+    ] = ""
+    bytes_max: Annotated[
+        int, Meta(ge=1024 * 1024, description="Largest journal of one worker; the oldest ended answers leave first.")
+    ] = 128 * 1024 * 1024
+    grace_s: Annotated[Seconds, Meta(description="An ended answer can be asked for again for so many seconds.")] = 60.0
+    linger_s: Annotated[
+        Seconds,
+        Meta(description="After a lost connection an answer that can be resumed is generated on for so many seconds."),
+    ] = 10.0
+
+
+class Poison(Struct, frozen=True, forbid_unknown_fields=True):
+    """Requests that kill engines."""
+
+    keep_s: Annotated[
+        Seconds, Meta(description="A request that has cost two engines is refused for so many seconds.")
+    ] = 3600.0
+    clear_tokens: Annotated[
+        int, Meta(ge=1, le=1000, description="A suspect that has made so many tokens on its next replica is cleared.")
+    ] = 2
+
+
+class Guard(Struct, frozen=True, forbid_unknown_fields=True):
+    """What one process may take before it is relieved of its work."""
+
+    replica_mib_max: Annotated[
+        int, Meta(ge=0, description="A replica with more resident memory is drained and started anew. 0: no limit.")
+    ] = 0
+    gateway_mib_max: Annotated[
+        int, Meta(ge=0, description="A gateway worker with more resident memory is replaced. 0: no limit.")
+    ] = 2048
+    stream_bytes_max: Annotated[
+        int, Meta(ge=4096, description="Unread bytes that a worker keeps for one client; the answer waits beyond that.")
+    ] = 256 * 1024
+    buffers_bytes_max: Annotated[
+        int, Meta(ge=65536, description="Unread bytes of all clients of one worker; beyond it the slowest are cut.")
+    ] = 256 * 1024 * 1024
+    descriptors_share: Annotated[
+        float, Meta(gt=0, le=1, description="New connections are refused above this share of the descriptor limit.")
+    ] = 0.8
+
+
+class Canary(Struct, frozen=True, forbid_unknown_fields=True):
+    """Questions with known answers, put to replicas in service."""
+
+    every_s: Annotated[Seconds, Meta(description="Seconds between two canaries with a known answer.")] = 300.0
+    tokens: Annotated[int, Meta(ge=1, le=256, description="Tokens of one canary's answer.")] = 16
+    wrong_max: Annotated[int, Meta(ge=1, description="Wrong answers in a row that condemn a replica.")] = 2
+    idle_s: Annotated[
+        Seconds, Meta(description="A replica without work for so many seconds is asked for one token now and then.")
+    ] = 10.0
+    idle_every_s: Annotated[Seconds, Meta(description="Seconds between two such questions.")] = 15.0
+
+
+class Ailing(Struct, frozen=True, forbid_unknown_fields=True):
+    """When a replica that runs and answers is taken out all the same."""
+
+    wedged_s: Annotated[
+        Seconds, Meta(description="No step for so many seconds while there is work, and it is killed.")
+    ] = 5.0
+    wedged_cap_s: Annotated[
+        Seconds,
+        Meta(description="The same for engines whose own steps are slow: five of them, at most so many seconds."),
+    ] = 60.0
+    slow_z: Annotated[
+        float, Meta(gt=0, description="Slow: this many deviations (modified z-score) above its peers at equal load.")
+    ] = 3.5
+    slow_s: Annotated[
+        Seconds, Meta(description="A replica that was slow for so many seconds is drained and renewed.")
+    ] = 60.0
 
 
 class BreakerSettings(Struct, frozen=True, forbid_unknown_fields=True):
@@ -201,6 +296,9 @@ class ProbeSettings(Struct, frozen=True, forbid_unknown_fields=True):
     silent_s: Annotated[
         Seconds, Meta(description="A replica that answered no ping for so many seconds is killed and started anew.")
     ] = 5.0
+    worker_silent_s: Annotated[
+        Seconds, Meta(description="A gateway worker that showed no sign of life for so many seconds is killed.")
+    ] = 3.0
 
 
 class Control(Struct, frozen=True, forbid_unknown_fields=True):
@@ -210,6 +308,10 @@ class Control(Struct, frozen=True, forbid_unknown_fields=True):
         "127.0.0.1"
     )
     port: Annotated[Port, Meta(description="TCP port of the control plane.")] = 8001
+    health_port: Annotated[
+        int,
+        Meta(ge=0, le=65535, description="TCP port of the site's gRPC health service, on the same address. 0: none."),
+    ] = 8002
 
 
 class Settings(Struct, frozen=True, forbid_unknown_fields=True):
@@ -222,6 +324,11 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     admission: Admission = Admission()
     request: Request = Request()
     failover: Failover = Failover()
+    journal: Journal = Journal()
+    poison: Poison = Poison()
+    guard: Guard = Guard()
+    canary: Canary = Canary()
+    ailing: Ailing = Ailing()
     breaker: BreakerSettings = BreakerSettings()
     restart: Restart = Restart()
     probe: ProbeSettings = ProbeSettings()

@@ -121,9 +121,11 @@ def _described(hint: Any) -> tuple[str, str]:
     sentence = " ".join(meta.description for meta in metas if meta.description)
     if get_origin(inner) is Literal:
         return " or ".join(f"`{_toml(value)}`" for value in get_args(inner)), sentence
-    name = {int: "integer", float: "number", str: "text"}[inner]
+    name = {int: "integer", float: "number", str: "text", bool: "true or false"}[inner]
     return f"{name}{' ' if limits else ''}{', '.join(limits)}", sentence
 
 
 def _toml(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
     return f'"{value}"' if isinstance(value, str) else f"{value}"

@@ -35,6 +35,7 @@ class Run(Struct, frozen=True, kw_only=True):
     start_ticks: int = 0  # field 22 of /proc/PID/stat
     boot: str = ""  # changes with every start of the process
     health: str = ""
+    box: str = ""  # a file that is empty until this process dies of its own fault, then says how (its black box)
     ready: bool = True
 
 

@@ -14,6 +14,7 @@ class Transcript(Struct):
     asked: Generation
     delivered_ids: list[int]
     moves: int = 0
+    epoch: int = 0  # of the attempt that may deliver now
     finish: Finish | None = None
 
     @classmethod
@@ -28,5 +29,6 @@ class Transcript(Struct):
             self.finish = chunk.finish
 
     def rest(self, tried: frozenset[str]) -> Generation:
-        """The generation that continues this answer on a replica not in `tried`."""
-        return structs.replace(self.asked, delivered_ids=list(self.delivered_ids), tried=tried)
+        """The generation that continues this answer on a replica not in `tried`. From here on the last attempt is fenced."""
+        self.epoch += 1
+        return structs.replace(self.asked, delivered_ids=list(self.delivered_ids), tried=tried, epoch=self.epoch)

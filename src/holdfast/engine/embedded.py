@@ -76,8 +76,17 @@ class EmbeddedEngine:
     `closed` is set once the connection is gone; `gone` then says why.
     """
 
-    def __init__(self, link: Link, welcome: Welcome, clock: Clock, probe_timeout_s: float = 2.0) -> None:
+    def __init__(
+        self,
+        link: Link,
+        welcome: Welcome,
+        clock: Clock,
+        probe_timeout_s: float = 2.0,
+        black_box: Callable[[], str] = lambda: "",
+    ) -> None:
         self.welcome = welcome
+        self.crash = ""
+        self._black_box = black_box
         self.last_load: Load = welcome.load
         self.last_frame_at = clock.now()
         self.closed = asyncio.Event()
@@ -172,13 +181,13 @@ class EmbeddedEngine:
         self._pinged = self._nonce, now
         self._link.send(Ping(self._nonce))
 
-    def fail(self, why: str, generation: str = "") -> None:
+    def fail(self, why: str, generation: str = "", planned: bool = False) -> None:
         """See the port. What had arrived and was not fetched yet is dropped too: it will be made again elsewhere."""
         for attempt in list(self._attempts.values()):
             if not generation or attempt.seen.generation == generation:
                 self._forget(attempt)
                 attempt.arrived = None
-                attempt.fault = EngineLost(why)
+                attempt.fault = EngineLost(why, planned=planned)
                 attempt.wake()
 
     def _submit(self, generation: Generation) -> _Attempt:
@@ -257,8 +266,9 @@ class EmbeddedEngine:
         attempt.wake()
 
     def _on_end(self, why: str) -> None:
+        self.crash = self._black_box()
         for attempt in self._attempts.values():
-            attempt.fault = EngineLost(why)
+            attempt.fault = EngineLost(why, died=True, crash=self.crash)
             attempt.wake()
         self._attempts.clear()
         self._pinged = None
@@ -268,15 +278,21 @@ class EmbeddedEngine:
         self.closed.set()
 
 
-async def dial(address: str, clock: Clock, timeout_s: float, who: str = "gateway") -> EmbeddedEngine:
-    """Connect to a replica and shake hands; `who` is what its log calls us.
+async def dial(
+    address: str,
+    clock: Clock,
+    timeout_s: float,
+    who: str = "gateway",
+    black_box: Callable[[], str] = lambda: "",
+) -> EmbeddedEngine:
+    """Connect to a replica and shake hands; `who` is what its log calls us, `black_box` reads what it left when it died.
 
     Raises:
         EngineLost: nobody answers there, it says nothing in time, or it speaks another version of the protocol.
         ValueError: the address is neither unix:/path nor host:port.
     """
     place = parse_address(address)
-    handshake = asyncio.ensure_future(_shake_hands(place, clock, who))
+    handshake = asyncio.ensure_future(_shake_hands(place, clock, who, black_box))
     try:
         await _within(clock, timeout_s, handshake)
         if not handshake.done():
@@ -297,7 +313,9 @@ async def _within(clock: Clock, timeout_s: float, waited: asyncio.Future[Any]) -
         timer.cancel()
 
 
-async def _shake_hands(place: UnixAddress | TcpAddress, clock: Clock, who: str) -> EmbeddedEngine:
+async def _shake_hands(
+    place: UnixAddress | TcpAddress, clock: Clock, who: str, black_box: Callable[[], str]
+) -> EmbeddedEngine:
     """Connect, say Hello and wait for the Welcome; a link that turns out useless is cut."""
     loop = asyncio.get_running_loop()
     if isinstance(place, UnixAddress):
@@ -312,7 +330,7 @@ async def _shake_hands(place: UnixAddress | TcpAddress, clock: Clock, who: str) 
         elif frame.version != VERSION:
             link.cut(f"{place} speaks version {frame.version} of the wire protocol, we speak {VERSION}")
         else:  # made here and not later, so that no frame behind the Welcome is missed
-            answer.set_result(EmbeddedEngine(link, frame, clock))
+            answer.set_result(EmbeddedEngine(link, frame, clock, black_box=black_box))
 
     def on_end(why: str) -> None:
         if not answer.done():

@@ -22,6 +22,7 @@ def dial(lines: Lines) -> Service:
             async with aclosing(line.generate(generation)) as chunks:
                 async for chunk in chunks:
                     finished = chunk.finish is not None
+                    chunk.epoch = generation.epoch
                     yield chunk
             if not finished:
                 raise EngineLost("the stream ended without a finish")

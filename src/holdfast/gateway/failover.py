@@ -58,6 +58,8 @@ def failover(lines: Lines, moves_max: int, clock: Clock, emit: Emit) -> Layer:
                 try:
                     async with aclosing(inner(attempt)) as chunks:
                         async for chunk in chunks:
+                            if chunk.epoch != transcript.epoch and not chunk.waiting:
+                                continue  # made by an attempt that is fenced
                             transcript.write(chunk)
                             chunk.moves = transcript.moves
                             yield chunk

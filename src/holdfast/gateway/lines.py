@@ -18,7 +18,7 @@ from holdfast.policy.breaker import Breaker
 from holdfast.policy.silence import Cadence
 
 DIAL_PATIENCE_S = 0.05  # then the next reading of the roster looks again
-Dialler = Callable[[str], Awaitable[Line]]
+Dialler = Callable[[Place], Awaitable[Line]]
 
 
 @dataclass
@@ -34,7 +34,7 @@ class Known:
 
 
 class Lines:
-    """`dialler` opens a line to an address, or raises EngineLost or OSError."""
+    """`dialler` opens a line to a place, or raises EngineLost or OSError."""
 
     def __init__(self, dialler: Dialler, clock: Clock, emit: Emit, breaker: Callable[[], Breaker]) -> None:
         self._dialler, self._clock, self._emit, self._breaker = dialler, clock, emit, breaker
@@ -151,7 +151,7 @@ class Lines:
 
     async def _dial(self, place: Place) -> None:
         try:
-            line = await self._dialler(place.address)
+            line = await self._dialler(place)
         except (EngineLost, EngineRefused, OSError):
             return  # the next reading of the roster tries again
         if line.boot != place.boot:

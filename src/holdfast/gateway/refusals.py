@@ -11,8 +11,10 @@ from holdfast.domain.fault import (
     EngineRefused,
     Expired,
     Fault,
+    Fenced,
     NoReplica,
     Overloaded,
+    Poisonous,
     Unauthorised,
 )
 
@@ -23,7 +25,9 @@ TYPES = {
     404: "invalid_request_error",
     405: "invalid_request_error",
     408: "invalid_request_error",
+    409: "invalid_request_error",
     413: "invalid_request_error",
+    422: "invalid_request_error",
     429: "rate_limit_error",
     431: "invalid_request_error",
     500: "server_error",
@@ -65,6 +69,10 @@ def refusal_for(fault: Fault) -> Refusal:
             return refusal(429, why, "rate_limit_exceeded", max(after_s, 1.0))
         case Overloaded(why=why, retry_after_s=after_s):
             return refusal(503, why, "overloaded", max(after_s, 1.0))
+        case Poisonous(why=why):
+            return refusal(422, why, "request_quarantined")
+        case Fenced(why=why):
+            return refusal(409, why, "answer_taken_over")
         case Expired(why=why):
             return refusal(504, why, "deadline_exceeded")
         case NoReplica(why=why) | EngineRefused(why=why):

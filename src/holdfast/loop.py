@@ -50,7 +50,7 @@ async def _until(moment: float, clock: Clock, wake: Wake) -> None:
     rest_s = moment - clock.now()
     if rest_s <= 0 or wake.is_set():
         return
-    waits = {asyncio.ensure_future(clock.sleep(rest_s)), asyncio.ensure_future(wake.wait())}
+    waits = (asyncio.ensure_future(clock.sleep(rest_s)), asyncio.ensure_future(wake.wait()))
     try:
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
     finally:

@@ -32,7 +32,7 @@ from holdfast.domain.wire import (
 from holdfast.engine.embedded import dial
 from holdfast.pearl.listen import claim
 from holdfast.pearl.server import ReplicaServer, ServerOptions
-from holdfast.sim.scripted import Poisoned, Script, ScriptedCore, scripted_answer
+from holdfast.sim.scripted import Poisoned, Poison, Script, ScriptedCore, scripted_answer
 
 ASKED = Generation(id="g", prompt_ids=[20, 21, 22], max_tokens=30, seed=5)
 SLOW = structs.replace(SCRIPT, token_s=0.0, context_tokens_max=100_000, tokens_per_step=1000)
@@ -286,7 +286,7 @@ def test_a_drain_is_announced_and_its_end_fails_what_is_left(folder: Path) -> No
 
 def test_a_core_that_raises_ends_the_server_and_every_connection(folder: Path) -> None:
     async def run() -> None:
-        core = ScriptedCore(Script(poison_id=66))
+        core = ScriptedCore(Script(poisons=(Poison(66),)))
         server = ReplicaServer(core, CLOCK, ServerOptions(replica="r", boot="b", context_tokens_max=100))
         serving = asyncio.create_task(server.serve(claim(UnixAddress(f"{folder}/r.sock"))))
         line = await dial(f"unix:{folder}/r.sock", CLOCK, 5.0)

@@ -129,12 +129,12 @@ class Answer:
     def events(self) -> list[Any]:
         """The data of each event, [DONE] as a string; comments as ('comment', text)."""
         found: list[Any] = []
-        for block in self.body.decode().split("\n\n"):
-            if block.startswith("data: "):
-                data = block[6:]
+        for line in self.body.decode().split("\n"):
+            if line.startswith("data: "):
+                data = line[6:]
                 found.append(data if data == "[DONE]" else msgspec.json.decode(data))
-            elif block.startswith(":"):
-                found.append(("comment", block[1:].strip()))
+            elif line.startswith(":"):
+                found.append(("comment", line[1:].strip()))
         return found
 
 
@@ -237,7 +237,7 @@ async def doorway(
     service: Callable[[Generation], AsyncGenerator[Chunk, None]], limits: Limits = LIMITS, **needs: Any
 ) -> AsyncIterator[Place]:
     """A door with everything around it; closed at the end, whatever happened."""
-    clock, events, registry = HandClock(), list[Event](), CollectorRegistry()
+    clock, events, registry = needs.get("clock") or HandClock(), list[Event](), CollectorRegistry()
     wanted: dict[str, Any] = {
         "service": service,
         "dialect": PEARL,

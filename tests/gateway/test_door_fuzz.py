@@ -58,6 +58,9 @@ class Wire:
     def get_write_buffer_size(self) -> int:
         return 0
 
+    def set_write_buffer_limits(self, high: int) -> None:
+        self.high = high
+
 
 @st.composite
 def torn(draw: st.DrawFn) -> list[bytes]:

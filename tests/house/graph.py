@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from house.source import PACKAGE, Source, imported_names
 
 PURE = """abc base64 bisect collections contextlib dataclasses difflib enum fractions functools hashlib heapq hmac itertools
-json math msgspec operator re statistics string struct textwrap tomllib types typing unicodedata"""
+json math msgspec operator re statistics string struct textwrap tomllib types typing unicodedata zlib"""
 PURE_MODULES = frozenset(PURE.split())
 ENTRANCES = (f"{PACKAGE}.cli", f"{PACKAGE}.__main__")
 DISTRIBUTIONS = {

@@ -104,7 +104,7 @@ class Site(StateFolder):
             "site": {"name": "tested", "state_dir": str(self.state)},
             "replica": {"engine": "scripted", "count": 2, "drain_s": 2.0},
             "gateway": {"port": gateway_port, "drain_s": 2.0},
-            "control": {"port": control_port},
+            "control": {"port": control_port, "health_port": 0},
         }
         for name, keys in sections.items():
             tree.setdefault(name, {}).update(keys)

@@ -97,12 +97,28 @@ def test_the_failover_bench_loses_nothing(scratch: Path) -> None:
     assert left_running(scratch) == []
 
 
-def test_nobody_notices_a_killed_supervisor(scratch: Path) -> None:
+def test_the_matrix_heals_and_counts_what_it_breaks(scratch: Path) -> None:
+    words = ["bench/failover.py", "--faults", "2", "--kinds", "SIGKILL,reset,wrong", "--streams", "12"]
+    outcome = finished(words, scratch)
+    assert outcome.returncode == 0, outcome.stdout + outcome.stderr
+    rows = {row["kind"]: row for row in json.loads(outcome.stdout.splitlines()[-1])["rows"]}
+    assert set(rows) == {"SIGKILL", "reset", "wrong"}
+    for row in rows.values():
+        assert row["faults"] == 2
+        assert row["found_s_p99"] >= 0
+        assert row["answers"] > row["affected"] > 0
+    assert (rows["SIGKILL"]["wrong"], rows["reset"]["wrong"]) == (0, 0)
+    assert rows["wrong"]["wrong"] > 0, "wrong tokens went out, and the bench did not see them"
+    assert left_running(scratch) == []
+
+
+def test_nobody_notices_a_supervisor_or_control_plane_killed_or_state_files_removed(scratch: Path) -> None:
     outcome = finished(["bench/supervisor.py", "--streams", "6", "--headless-s", "1"], scratch)
     assert outcome.returncode == 0, outcome.stdout + outcome.stderr
     told = json.loads(outcome.stdout.splitlines()[-1])
-    assert told["processes"] == told["processes_kept"] == 5
+    assert [(row["processes"], row["kept"]) for row in told["rows"]] == [(4, 4), (5, 5), (5, 5), (5, 5)]
     assert told["answers"] == told["exact"] >= 6
+    assert told["new_requests_failed"] == 0 < told["new_requests"]
     assert left_running(scratch) == []
 
 

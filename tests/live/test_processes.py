@@ -136,6 +136,31 @@ def test_the_next_host_adopts_what_runs_and_sees_it_die(tmp_path):
     asyncio.run(story())
 
 
+def test_an_adopted_child_of_our_own_tells_how_it_ended_and_leaves_no_zombie(tmp_path):
+    """After an upgrade the supervisor is another image of the same process: its adopted children are its own."""
+
+    async def story():
+        async with bench(tmp_path) as one:
+            first = await one.start("a", WAITING)
+            second = await one.start("b", WAITING)
+            one.host.close()
+            os.kill(second.pid, signal.SIGKILL)
+            wait_for("its end", lambda: not alive(second.pid))
+            one.host = one.fresh()
+            assert [sighting.name for sighting in one.host.adopt()] == ["a"]
+            assert not _unreaped(second.pid), "it stays a zombie"
+            os.kill(first.pid, signal.SIGTERM)
+            assert await one.death() == "a"
+            assert (await one.look("a")).exit_code == -signal.SIGTERM
+            assert not _unreaped(first.pid)
+
+    asyncio.run(story())
+
+
+def _unreaped(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
+
+
 def test_a_start_that_was_cut_before_its_record_is_found_by_its_token(tmp_path):
     async def story():
         async with bench(tmp_path) as one:

@@ -18,6 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from replica_process import ReplicaProcess
 
 from holdfast.domain.fault import EngineLost, EngineRefused
+from holdfast.domain.replica import StartFault
 from holdfast.domain.request import Chunk, Finish, Generation
 from holdfast.engine.embedded import EmbeddedEngine, dial
 from holdfast.host.clock import MonotonicClock
@@ -86,6 +87,7 @@ def test_the_run_file_tells_a_supervisor_who_it_is(start: Start, folder: Path) -
         "boot": told["boot"],
         "listen": said["listen"],
         "health": said["health"],
+        "box": "",
         "ready": True,
     }
     assert [path.name for path in folder.iterdir() if "replica-0" in path.name] == ["replica-0.json"]
@@ -204,7 +206,7 @@ def test_an_engine_that_stands_still_is_not_serving_whatever_its_loop_does(start
 
 
 def test_a_poisonous_prompt_kills_the_process_and_loses_its_answers(start: Start) -> None:
-    process = start(*PACED, "--poison-id", "66")
+    process = start(*PACED, "--poison", "66:raise")
     said = process.ready()
 
     async def story() -> None:
@@ -225,7 +227,7 @@ def test_a_socket_in_use_is_refused_and_a_stale_one_replaced(start: Start, folde
     first = start(*options)
     first.ready()
     second = start(*options)
-    assert second.wait() == 2
+    assert second.wait() == StartFault.ADDRESS
     assert f"address in use by process {first.popen.pid}" in second.stderr
     first.send(signal.SIGKILL)
     first.wait()
@@ -233,23 +235,23 @@ def test_a_socket_in_use_is_refused_and_a_stale_one_replaced(start: Start, folde
 
 
 @pytest.mark.parametrize(
-    ("options", "why"),
+    ("options", "code", "why"),
     [
-        (("--model", "/nowhere/at/all"), "/nowhere/at/all is not a folder"),
-        (("--model", "{folder}/empty"), "config.json is missing"),
-        ((), "--model is missing"),
-        (("--engine", "scripted", "--model", "{folder}/empty"), "tokenizer.json"),
-        (("--engine", "scripted", "--health", "nonsense"), "'nonsense' is not an address"),
+        (("--model", "/nowhere/at/all"), StartFault.MODEL, "/nowhere/at/all is not a folder"),
+        (("--model", "{folder}/empty"), StartFault.MODEL, "config.json is missing"),
+        ((), StartFault.SETTINGS, "--model is missing"),
+        (("--engine", "scripted", "--model", "{folder}/empty"), StartFault.MODEL, "tokenizer.json"),
+        (("--engine", "scripted", "--health", "nonsense"), StartFault.SETTINGS, "'nonsense' is not an address"),
     ],
     ids=["no folder", "empty folder", "no model", "no tokenizer", "no address"],
 )
 def test_what_can_not_start_says_why_in_one_sentence(
-    start: Start, folder: Path, options: tuple[str, ...], why: str
+    start: Start, folder: Path, options: tuple[str, ...], code: StartFault, why: str
 ) -> None:
     (folder / "empty").mkdir()
     filled = (option.format(folder=folder) for option in options)
     process = start("--listen", f"unix:{folder}/r.sock", *filled)
-    assert process.wait() == 2
+    assert process.wait() == code
     assert why in process.stderr
     assert process.stderr.startswith("holdfast replica: ")
     assert process.stderr.count("\n") == 1

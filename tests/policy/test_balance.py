@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.policy.balance import Candidate, NonePicked, Picked, pick
+from holdfast.policy.balance import Candidate, Crowded, NonePicked, Picked, pick
 
 
 def _one(name, in_flight=0, slots=4, **more):
@@ -59,3 +59,25 @@ def test_never_a_suspect_and_always_somebody_if_there_is_one(candidates, tried):
         assert verdict.replica in fit
     else:
         assert not fit
+
+
+def test_new_work_avoids_a_crowded_replica_and_takes_it_when_there_is_no_other():
+    crowded = Candidate("a", "a0", 0, 8, crowded="its lane is full")
+    free = Candidate("b", "b0", 5, 8)
+    assert pick([crowded, free], frozenset()) == Picked("b", "least loaded: 5 of 8 slots")
+    assert pick([crowded], frozenset()) == Picked("a", "least loaded: 0 of 8 slots")
+
+
+def test_the_patient_wait_for_a_crowded_replica_rather_than_go_back_where_they_came_from():
+    crowded = Candidate("a", "a0", 0, 8, crowded="its lane is full")
+    left = Candidate("b", "b0", 0, 8)
+    assert pick([crowded, left], frozenset({"b0"}), patient=True) == Crowded("its lane is full")
+    assert pick([crowded, Candidate("c", "c0", 7, 8)], frozenset(), patient=True) == Picked(
+        "c", "least loaded: 7 of 8 slots"
+    )
+
+
+def test_a_doubted_replica_is_chosen_only_where_there_is_no_other():
+    doubted, full = Candidate("a", "a/0", 0, 8, doubtful=True), Candidate("b", "b/0", 7, 8)
+    assert pick([doubted, full], frozenset()) == Picked("b", "least loaded: 7 of 8 slots")
+    assert pick([doubted], frozenset()) == Picked("a", "least loaded: 0 of 8 slots")

@@ -61,3 +61,20 @@ def test_blows_keep_their_distance_and_all_replicas_get_theirs(seed: int) -> Non
     assert max(gaps) <= 4.0 + 1.25
     assert {strike.replica for strike in told} == {"replica-0", "replica-1", "replica-2"}
     assert {strike.blow for strike in told} == {Blow.KILL, Blow.FREEZE}
+
+
+def test_kinds_are_drawn_alike() -> None:
+    kinds = (Blow.RESET, Blow.LIE, Blow.KILL)
+    told = [strike.blow for strike in run(3, Pace(kinds=kinds, settled_s=0.0), 600)]
+    assert set(told) == set(kinds)
+    assert min(told.count(kind) for kind in kinds) > len(told) / 5
+
+
+def test_what_passes_leaves_its_replica_standing() -> None:
+    pace = Pace(first_s=0.0, every_s_min=0.0, every_s_max=0.0, kinds=(Blow.ERROR,))
+    havoc = Havoc(1, pace, 5.0)
+    assert all(isinstance(havoc.next(THREE, 5.0), Strike) for _ in range(20))
+
+
+def test_every_blow_has_a_word() -> None:
+    assert len({blow.word for blow in Blow}) == len(Blow)

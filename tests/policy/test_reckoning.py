@@ -5,7 +5,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.policy.havoc import Blow, Strike
-from holdfast.policy.reckoning import Answer, Pause, Reckoning, pauses, percentile, reckon
+from holdfast.policy.reckoning import (
+    Answer,
+    Pause,
+    Reckoning,
+    drift_percent,
+    pauses,
+    percentile,
+    reckon,
+    silence_s_max,
+)
 
 TEXT = "seven eight nine ten"
 
@@ -105,3 +114,20 @@ def test_a_percentile_is_a_value_that_enough_others_do_not_exceed(values: list[f
     assert found in ordered
     assert sum(value <= found for value in ordered) >= share * len(ordered)
     assert sum(value < found for value in ordered) < share * len(ordered)
+
+
+def test_the_longest_silence_counts_the_wait_for_the_first_token_and_needs_no_move() -> None:
+    assert silence_s_max(answer(arrivals=[1.5, 1.6, 1.9])) == pytest.approx(0.6)
+    assert silence_s_max(answer(arrivals=[1.0, 1.1, 1.9])) == pytest.approx(0.8)
+    assert silence_s_max(answer(arrivals=[])) == 0.0
+
+
+def test_what_was_said_of_a_broken_answer_is_kept() -> None:
+    assert reckon([answer(), answer(end="refused", why="503: full")], {0: answer()}, []).whys == ["refused: 503: full"]
+
+
+def test_drift_compares_the_first_settled_third_with_the_last() -> None:
+    grown = drift_percent([999.0, 100.0, 100.0, 5000.0, 50.0, 102.0, 104.0], 0.15)
+    assert (grown.first, grown.last, grown.percent) == (100.0, 103.0, pytest.approx(3.0))
+    assert drift_percent([7.0] * 10, 0.2).percent == 0.0
+    assert drift_percent([0.0] * 10, 0.2).percent == 0.0

@@ -19,7 +19,13 @@ def test_what_never_died_starts_at_once():
 
 
 def test_the_first_restart_is_free():
-    assert ask(deaths(100), RULES, 0, 100) == Again("restart 1 of 1 that are free of delay")
+    assert ask(deaths(100), RULES, 0, 100.5) == Again("restart 1 of 1 that are free of delay")
+    assert ask(deaths(100), RULES, 0, 100, tireless=True) == Again("restart 1 of 1 that are free of delay")
+
+
+def test_a_restart_leaves_the_answers_of_the_dead_their_half_second():
+    verdict = ask(deaths(100), RULES, 0, 100.1)
+    assert verdict == Later(100.5, "death 1: the answers that it left go first, for 0.4 s")
 
 
 def test_the_second_waits_ten_seconds():
@@ -44,7 +50,7 @@ def test_ten_minutes_of_service_forgive_what_was_before():
     before = deaths(0, 1, 2)
     last = Death(at=700, served_s=600, why="it crashed")
     assert counted((*before, last), 600) == (last,)
-    assert ask((*before, last), RULES, 0, 700) == Again("restart 1 of 1 that are free of delay")
+    assert ask((*before, last), RULES, 0, 700.5) == Again("restart 1 of 1 that are free of delay")
 
 
 def test_a_gateway_is_never_given_up_and_never_waits_long():
@@ -61,7 +67,7 @@ def test_delays_grow_stay_under_the_cap_and_always_end(gaps, jitter, waited_s):
     ats = [sum(gaps[: index + 1]) for index in range(len(gaps))]
     dead = deaths(*ats, jitter=jitter)
     verdict = ask(dead, PATIENT, 0, ats[-1] + waited_s)
-    full_s = 0 if len(dead) == 1 else min(300, 10 * 2 ** (len(dead) - 2))
+    full_s = 0.5 / 0.75 if len(dead) == 1 else min(300, 10 * 2 ** (len(dead) - 2))
     if isinstance(verdict, Later):
         delay_s = verdict.at - ats[-1]
         assert waited_s < delay_s + 1e-6

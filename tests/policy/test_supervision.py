@@ -7,26 +7,30 @@ from msgspec import structs
 
 from holdfast.domain.procedure import Done, Wait
 from holdfast.domain.release import Release
-from holdfast.domain.replica import Happening, IllegalMove, ReplicaState
+from holdfast.domain.replica import Happening, IllegalMove, Load, ReplicaState
 from holdfast.domain.roster import Place, Roster
 from holdfast.domain.site import Role
 from holdfast.policy.restart_intensity import Death
-from holdfast.policy.supervision import (
+from holdfast.policy.standing import (
+    Condemn,
     Doubt,
     Fact,
+    Finish,
     Forget,
     Halt,
     Kill,
     Note,
     Publish,
+    Refresh,
+    Renew,
     Rules,
     Seen,
     Standing,
     Start,
     Tell,
-    next_step,
     noted,
 )
+from holdfast.policy.supervision import next_step
 
 NOW = 1000.0
 RULES = Rules()
@@ -71,8 +75,11 @@ def roster_of(*ones: Standing) -> Roster:
 
 
 def seen(*standings: Standing, **more: object) -> Seen:
-    listed = [one for one in standings if one.role is Role.REPLICA and one.state is ReplicaState.SERVING]
-    return Seen(standings=standings, **{"roster": roster_of(*listed), **more})
+    replicas = [one for one in standings if one.role is Role.REPLICA]
+    listed = [one for one in replicas if one.state is ReplicaState.SERVING]
+    roster = more.pop("roster", None) or roster_of(*listed)
+    wanted = len([one for one in replicas if one.wanted]) if roster.places else 0
+    return Seen(standings=standings, roster=structs.replace(roster, replicas=wanted), **more)
 
 
 def dead(one: Standing, exit_code: int | None = None, last_words: str = "") -> Standing:
@@ -102,7 +109,8 @@ def test_the_roster_lets_go_of_the_dead_before_anything_is_started():
     step = next_step(seen(down, serving("replica-1"), roster=roster_of(serving(), serving("replica-1"))), RULES, NOW)
     assert isinstance(step, Publish)
     assert step.why == "roster 5: replica-1 may serve"
-    assert step.roster == Roster(epoch=5, release=RELEASE, places=roster_of(serving("replica-1")).places)
+    places = roster_of(serving("replica-1")).places
+    assert step.roster == Roster(epoch=5, replicas=2, release=RELEASE, places=places)
 
 
 def test_what_is_down_and_wanted_is_started():
@@ -214,11 +222,17 @@ def test_what_is_not_wanted_leaves_the_roster_then_leaves_then_is_forgotten():
         happening=Happening.TOLD_TO_LEAVE,
         why="replica-0 (pid 7) has to leave: it is not wanted any more",
     )
-    draining = structs.replace(extra, state=ReplicaState.DRAINING)
-    assert isinstance(next_step(seen(draining, roster=roster_of(extra)), RULES, NOW), Publish)
-    step = next_step(seen(draining), RULES, NOW)
+    draining = structs.replace(extra, state=ReplicaState.DRAINING, since=NOW, why="it has to leave: a reason")
+    draining = structs.replace(draining, fact=structs.replace(extra.fact, load=Load(running=3)))
+    step = next_step(seen(draining, roster=roster_of(extra)), RULES, NOW)
+    assert isinstance(step, Publish)
+    assert step.why == "roster 5: nobody may serve, replica-0 is leaving"
+    (place,) = step.roster.places
+    assert (place.weight, place.leaving) == (0.0, "it has to leave: a reason")
+    step = next_step(seen(draining, roster=step.roster), RULES, NOW)
     assert step == Tell(name="replica-0", grace_s=RULES.replica_grace_s, why="tell replica-0 (pid 7) to leave")
     gone = structs.replace(dead(draining), state=ReplicaState.DOWN, told_at=NOW)
+    assert isinstance(next_step(seen(gone, roster=roster_of(extra)), RULES, NOW), Publish)
     assert next_step(seen(gone), RULES, NOW) == Forget(name="replica-0", why="replica-0 is neither wanted nor there")
 
 
@@ -227,7 +241,7 @@ def test_a_stopping_site_lets_the_gateway_go_first_and_keeps_the_roster_till_the
     assert step == Note(
         name="gateway-0", happening=Happening.TOLD_TO_LEAVE, why="gateway-0 (pid 8) has to leave: Ctrl-C"
     )
-    draining = gateway(state=ReplicaState.DRAINING, told_at=NOW)
+    draining = gateway(state=ReplicaState.DRAINING, told_at=NOW, since=NOW)
     step = next_step(seen(serving(), draining, stopping="Ctrl-C"), RULES, NOW)
     assert step == Wait(NOW + 1, "waiting for replica-0 (pid 7), gateway-0 (pid 8) to leave")
 
@@ -271,10 +285,10 @@ def test_a_gateway_that_has_served_is_tried_for_ever():
 
 def test_a_death_that_was_asked_for_does_not_count():
     told = serving(state=ReplicaState.DRAINING, told_at=NOW - 1)
-    assert noted(told, Happening.DIED, "it left", NOW, 0.5).deaths == ()
-    assert noted(serving(), Happening.DIED, "it crashed", NOW, 0.5).deaths == (
-        Death(at=NOW, served_s=500.0, why="it crashed", jitter=0.5),
-    )
+    left = Note(name="replica-0", happening=Happening.DIED, why="it left")
+    assert noted(told, left, NOW, 0.5).deaths == ()
+    crashed = structs.replace(left, why="it crashed")
+    assert noted(serving(), crashed, NOW, 0.5).deaths == (Death(at=NOW, served_s=500.0, why="it crashed", jitter=0.5),)
 
 
 ROLES = st.sampled_from(Role)
@@ -311,7 +325,7 @@ def test_whatever_is_seen_each_note_is_a_legal_move_and_the_steps_come_to_rest(o
             return
         if isinstance(step, Note):
             try:
-                one = noted(one, step.happening, step.why, NOW, 0.0)
+                one = noted(one, step, NOW, 0.0)
             except IllegalMove as error:
                 raise AssertionError(f"{step} from {one.state}: {error}") from error
         elif isinstance(step, Tell):

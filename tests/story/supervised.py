@@ -1,13 +1,16 @@
 """A site in virtual time: a simulated host, the files of a state folder, and one supervisor after another."""
 
 import asyncio
+from collections.abc import Callable
 
+from holdfast.domain.ailment import Ailment
 from holdfast.domain.event import Event
 from holdfast.domain.ports import Child
 from holdfast.domain.procedure import Done, Step
 from holdfast.domain.roster import Roster
 from holdfast.domain.settings import Restart
 from holdfast.domain.site import ProcessView, Role
+from holdfast.domain.wish import Wishes
 from holdfast.fleet.probe import Ears
 from holdfast.fleet.supervise import Hands, Supervise, Want
 from holdfast.loop import run as run_procedure
@@ -21,6 +24,10 @@ RULES = Rules(restart=Restart(first_delay_s=10), silent_s=4.0)
 
 class Cut(Exception):
     """The supervisor was killed here."""
+
+
+class Renewed(Exception):
+    """The supervisor has become a new one: here that is the end of the old."""
 
 
 class Mortal:
@@ -51,15 +58,20 @@ class Supervised:
         self.events: list[Event] = []
         self.views: tuple[ProcessView, ...] = ()
         self.words = ""
+        self.wishes = Wishes()
+        self.ailments: dict[str, Ailment] = {}
+        self.resettable = False
+        self.resets: list[str] = []
         self.supervise: Supervise
         self.ears: Ears
         self.wake: asyncio.Event
 
     def hire(self) -> Supervise:
-        """A fresh supervisor that remembers nothing."""
+        """A fresh supervisor that remembers nothing. As in app/supervisor.py it begins with the wishes as they are."""
         self.wake = asyncio.Event()
+        epoch = self.wishes.epoch
         self.host.on_death = lambda name: self.wake.set()
-        self.ears = Ears(self.host.dial, self.clock, 0.5, self.wake.set)
+        self.ears = self.listen()
         hands = Hands(
             wake=self.wake,
             host=self.host,
@@ -74,15 +86,43 @@ class Supervised:
             show=self._show,
             age_s=float,
             draw=lambda: 0.0,
+            read_wishes=lambda: self.wishes,
+            change_wishes=self._change_wishes,
+            read_pulse=self.host.pulse,
+            ailments=self._ailment,
+            renew=self._renew,
+            reset=self._reset if self.resettable else None,
         )
-        wants = [Want(role=_role(name), child=Child(name=name, argv=("sim",))) for name in self.wanted]
-        self.supervise = Supervise(wants, self.rules, hands)
+        wants = [
+            Want(role=_role(name), child=Child(name=name, argv=("sim",), epoch=epoch), device="cuda:0")
+            for name in self.names()
+        ]
+        self.supervise = Supervise(wants, self.rules, hands, epoch)
         return self.supervise
 
+    def names(self) -> list[str]:
+        """What is wanted, by the names of this upgrade."""
+        epoch = self.wishes.epoch
+        return [f"{name}.{epoch}" if epoch and name.startswith(Role.GATEWAY) else name for name in self.wanted]
+
+    def wish(self, wishes: Wishes) -> None:
+        """An operator's command: the file changes, and the supervisor is woken."""
+        self.wishes = wishes
+        self.wake.set()
+
+    def listen(self) -> Ears:
+        """The ears of the next supervisor."""
+        return Ears(self.host.dial, self.clock, 0.5, self.wake.set)
+
     async def serve(self) -> Done:
-        """Run the supervisor to its end."""
+        """Run the supervisor to its end, through all its renewals."""
         try:
-            return await run_procedure(self.supervise, self.clock, self.events.append, self.wake)
+            while True:
+                try:
+                    return await run_procedure(self.supervise, self.clock, self.events.append, self.wake)
+                except Renewed:
+                    await self.ears.close()
+                    self.hire()
         finally:
             await self.ears.close()
 
@@ -104,18 +144,22 @@ class Supervised:
         for task in (life, minute):
             task.cancel()
         results = await asyncio.gather(life, minute, return_exceptions=True)
-        assert isinstance(results[0], Cut | asyncio.CancelledError), results[0]
+        assert isinstance(results[0], Cut | Renewed | asyncio.CancelledError), results[0]
         await self.ears.close()
         return died
 
     def as_wanted(self) -> None:
         """The invariants of a site that is well: each wanted process runs once, and the roster is exactly the living."""
         alive = self.host.alive()
-        assert sorted(alive) == sorted(self.wanted)
+        out = {*self.wishes.drained, *self.wishes.condemned}
+        assert sorted(alive) == sorted(name for name in self.names() if name not in out)
+        told = [one for one in self.host.told if one[0].startswith(Role.REPLICA)]
+        assert len(set(told)) == len(told), "a replica was told to leave twice: it would have cut its streams"
         replicas = {name: process for name, process in self.host.processes.items() if process.replica is not None}
         assert {place.replica: place.boot for place in self.roster.places} == {
-            name: process.replica.boot for name, process in replicas.items()
+            name: process.replica.boot for name, process in replicas.items() if process.alive
         }
+        assert all(place.weight == 1 and not place.leaving for place in self.roster.places)
         epochs = [roster.epoch for roster in self.rosters]
         assert epochs == sorted(set(epochs)), "an epoch was used twice"
 
@@ -128,6 +172,20 @@ class Supervised:
             assert process.pid == place.pid, "a roster named a process that is not the one that runs"
         self.roster = roster
         self.rosters.append(roster)
+
+    def _change_wishes(self, revise: Callable[[Wishes], Wishes]) -> None:
+        self.wishes = revise(self.wishes)
+
+    def _ailment(self, name: str) -> Ailment | None:
+        """Evidence is of one life: what was found in a process is not held against the next one."""
+        found, process = self.ailments.get(name), self.host.processes.get(name)
+        return found if found is not None and process is not None and process.ready_at <= found.since else None
+
+    def _renew(self) -> None:
+        raise Renewed
+
+    async def _reset(self, device: str) -> None:
+        self.resets.append(device)
 
     def _show(self, views: tuple[ProcessView, ...], roster: Roster) -> None:
         self.views = views

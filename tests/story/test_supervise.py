@@ -9,6 +9,7 @@ from supervised import WANTED, Mortal, Supervised
 from holdfast.domain.event import ProcessDied, ProcessQuarantined, SelfDoubted, SiteReady, StepFailed
 from holdfast.domain.procedure import Done
 from holdfast.domain.replica import ReplicaState
+from holdfast.domain.roster import Roster
 from holdfast.loop import run as run_procedure
 from holdfast.sim.clock import run
 from holdfast.sim.host import SimHost
@@ -364,5 +365,23 @@ def test_a_supervisor_that_takes_over_never_takes_a_living_replica_off_the_roste
         await world.serve_for(30)
         assert world.rosters[count:] == []
         world.as_wanted()
+
+    run(story())
+
+
+def test_a_roster_that_somebody_removed_is_published_again():
+    async def story():
+        world = Supervised()
+        world.hire()
+        task = asyncio.create_task(world.serve())
+        await world.clock.sleep(30.3)
+        before, world.roster = world.roster, Roster()
+        await world.clock.sleep(2)
+        assert world.roster.places == before.places
+        assert world.roster.epoch == before.epoch + 1
+        count = len(world.rosters)
+        await world.clock.sleep(60)
+        assert len(world.rosters) == count
+        task.cancel()
 
     run(story())

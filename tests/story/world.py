@@ -14,14 +14,14 @@ from holdfast.domain.roster import Place, Roster
 from holdfast.gateway.admit import Gate
 from holdfast.gateway.follow import Follower
 from holdfast.gateway.lines import Lines
-from holdfast.gateway.stack import Wiring, stack
+from holdfast.gateway.stack import Moving, Wiring, stack
 from holdfast.gateway.watch import Watch
 from holdfast.policy.admission import Admission
 from holdfast.policy.breaker import Breaker
 from holdfast.policy.silence import Patience
 from holdfast.policy.token_bucket import TokenBucket
 from holdfast.sim.clock import VirtualClock
-from holdfast.sim.line import SimReplica, answer
+from holdfast.sim.replica import SimReplica, answer
 
 
 @dataclass
@@ -51,10 +51,12 @@ class World:
         self.lines = Lines(self._dial, self.clock, self.events.append, lambda: Breaker(failures_max=3))
         self.watch = Watch(self.lines, patience or Patience(), self.clock, self.events.append)
         self.listed = set(names)
+        self.leaving: dict[str, str] = {}  # replica -> why
         self.admission = Admission(TokenBucket(2000, 2000), queue_max=100, queue_wait_s=30)
         self.gate = Gate(self.admission)
         self.keys: frozenset[str] = frozenset()
         self.moves_max = 16
+        self.moving: Moving | None = None  # None: as a worker alone makes it
         self._asked = 0
 
     async def _dial(self, place: Place) -> Line:
@@ -64,7 +66,7 @@ class World:
         """What fleet would publish: the living, frozen ones included."""
         return Roster(
             places=tuple(
-                Place(replica=name, address=name, boot=one.boot)
+                Place(replica=name, address=name, boot=one.boot, leaving=self.leaving.get(name, ""))
                 for name, one in self.replicas.items()
                 if one.alive and name in self.listed
             )
@@ -82,6 +84,7 @@ class World:
                 clock=self.clock,
                 emit=self.events.append,
                 moves_max=self.moves_max,
+                moving=self.moving,
             )
         )
         turning = [one.run() for one in self.replicas.values()] + [self.watch.run(), follower.run()]

@@ -1,14 +1,20 @@
 """The processes of a site, as the settings want them: names, command lines, environments."""
 
+import os
+import re
 import sys
 
+from msgspec import structs
+
 from holdfast.domain.ports import Child
-from holdfast.domain.settings import Settings
+from holdfast.domain.settings import BadSettings, Settings
 from holdfast.domain.site import Role
 from holdfast.fleet.supervise import Want
 from holdfast.policy.supervision import Rules
 from holdfast.store.folder import Folder
 
+LEVERS_ENV = "HOLDFAST_LEVERS"  # folder where scripted replicas open their levers
+DEVICE = re.compile(r"cpu|cuda(:\d{1,3})?")
 GATEWAY_GRACE_S = 5.0  # beyond its own drain_s a worker gets so long to close its connections
 
 
@@ -17,21 +23,43 @@ def _verb(*words: str) -> tuple[str, ...]:
     return (sys.executable, "-P", "-m", "holdfast", *words)
 
 
-def wants(settings: Settings, folder: Folder) -> list[Want]:
-    """The processes of a site, in the order in which they start."""
+def wants(settings: Settings, folder: Folder, epoch: int = 0) -> list[Want]:
+    """The processes of a site, in the order in which they start. `epoch`: the upgrade that they belong to.
+
+    A worker's name says its upgrade, so that the new one can run beside the old one: gateway-0, then gateway-0.1. Replicas
+    keep their names; they are replaced one at a time.
+
+    Raises:
+        BadSettings: a device that there can't be.
+    """
     replica, gateway = settings.replica, settings.gateway
+    devices = devices_of(replica.devices)
     found = []
     for number in range(replica.count):
         name = f"replica-{number}"
         threads = str(replica.threads)
         env = (("OMP_NUM_THREADS", threads), ("MKL_NUM_THREADS", threads))
-        found.append(Want(role=Role.REPLICA, child=_child(folder, name, _replica_words(settings, folder, name), env)))
+        device = devices[number % len(devices)]
+        words = (*_replica_words(settings, folder, name), f"--device={device}")
+        found.append(Want(role=Role.REPLICA, child=_child(folder, name, words, env), device=device))
     for number in range(gateway.workers):
-        name = f"gateway-{number}"
+        name = f"gateway-{number}.{epoch}" if epoch else f"gateway-{number}"
         words = ("gateway", "--settings", str(folder.settings), "--name", name)
         found.append(Want(role=Role.GATEWAY, child=_child(folder, name, words)))
     control = _child(folder, "control", ("control", "--settings", str(folder.settings)))
-    return [*found, Want(role=Role.CONTROL, child=control)]
+    found.append(Want(role=Role.CONTROL, child=control))
+    return [structs.replace(want, child=structs.replace(want.child, epoch=epoch)) for want in found]
+
+
+def devices_of(text: str) -> list[str]:
+    """The devices that a setting names, in order. Raises BadSettings."""
+    devices = [one.strip() for one in text.split(",")]
+    for one in devices:
+        if not DEVICE.fullmatch(one):
+            raise BadSettings(
+                f"[replica] devices: {one!r} is no device. Write cpu, or GPUs with commas between them: cuda:0,cuda:1"
+            )
+    return devices
 
 
 def _child(folder: Folder, name: str, words: tuple[str, ...], env: tuple[tuple[str, str], ...] = ()) -> Child:
@@ -44,6 +72,7 @@ def _replica_words(settings: Settings, folder: Folder, name: str) -> tuple[str, 
     options = {
         "--name": name,
         "--listen": f"unix:{folder.socket(name)}",
+        "--box": folder.box(name),
         "--model": model.path,
         "--serve-as": model.name,
         "--engine": replica.engine,
@@ -59,6 +88,8 @@ def _replica_words(settings: Settings, folder: Folder, name: str) -> tuple[str, 
         options["--health"] = f"127.0.0.1:{replica.health_port + int(name.rpartition('-')[2])}"
     if replica.engine == "scripted":
         options["--token-ms"] = replica.token_ms
+        if LEVERS_ENV in os.environ:  # a drill's site: see sim/levers.py
+            options["--levers"] = f"{os.environ[LEVERS_ENV]}/{name}"
     return ("replica", *(f"{word}={value}" for word, value in options.items()))
 
 
@@ -67,6 +98,7 @@ def rules_of(settings: Settings) -> Rules:
     return Rules(
         restart=settings.restart,
         silent_s=settings.probe.silent_s,
+        worker_silent_s=settings.probe.worker_silent_s,
         replica_grace_s=settings.replica.drain_s + 1,
         gateway_grace_s=settings.gateway.drain_s + GATEWAY_GRACE_S,
     )

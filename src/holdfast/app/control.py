@@ -1,29 +1,60 @@
-"""The control plane: the site's pages over the state folder."""
+"""The control plane: the site's pages and its gRPC health over the state folder."""
 
+import sys
 from collections.abc import Callable
 from functools import partial
 
+from msgspec import Struct
 from starlette.applications import Starlette
 
+from holdfast.domain.address import TcpAddress
+from holdfast.domain.roster import Roster
 from holdfast.domain.settings import Settings
 from holdfast.domain.site import SiteView
 from holdfast.fleet.control import Papers, control_app
+from holdfast.fleet.health import Complaints, SiteHealth, complaints
 from holdfast.fleet.unwatched import unwatched
 from holdfast.host import proc
+from holdfast.host.clock import MonotonicClock
 from holdfast.store import events, snapshot
 from holdfast.store.births import Births
-from holdfast.store.folder import folder_of
+from holdfast.store.folder import Folder, folder_of
 from holdfast.store.lock import holder
 
 
-def control_plane(settings: Settings, started: Callable[[], None]) -> Starlette:
-    """The control plane's application; `started` is called when it begins to answer."""
+class ControlPlane(Struct):
+    """The pages, and gRPC health where it is served; `address` is empty where it is not."""
+
+    app: Starlette
+    health: SiteHealth
+    address: str
+
+
+def control_plane(settings: Settings, started: Callable[[str], None]) -> ControlPlane:
+    """The control plane; `started` is called, with the address of gRPC health, when the pages begin to answer.
+
+    A health port that can't be had is told on stderr and at /health, and takes nothing else down.
+    """
     folder = folder_of(settings)
+    read_site = partial(_read_site, folder)
+    health = SiteHealth(partial(_complaints, folder, settings.model.name), MonotonicClock().now)
+    address, why = "", "off: [control] health_port is 0"
+    if settings.control.health_port:
+        try:
+            address = why = health.start(TcpAddress(settings.control.host, settings.control.health_port))
+        except OSError as error:
+            why = f"off: {error}. Choose another port with [control] health_port"
+            print(f"holdfast control: {why}", file=sys.stderr)
+    papers = Papers(read_site=read_site, read_events=partial(events.recent, folder.events), health=why)
+    return ControlPlane(control_app(papers, partial(started, address)), health, address)
 
-    def read_site() -> SiteView | None:
-        view = snapshot.take(folder.site, SiteView)
-        if view is None or holder(folder.lock):
-            return view
-        return unwatched(view, Births(folder.births).read(), proc.running_s)
 
-    return control_app(Papers(read_site=read_site, read_events=partial(events.recent, folder.events)), started)
+def _read_site(folder: Folder) -> SiteView | None:
+    view = snapshot.take(folder.site, SiteView)
+    if view is None or holder(folder.lock):
+        return view
+    return unwatched(view, Births(folder.births).read(), proc.running_s)
+
+
+def _complaints(folder: Folder, model: str) -> Complaints:
+    return complaints(_read_site(folder), snapshot.take(folder.roster, Roster) or Roster(), model)

@@ -1,7 +1,9 @@
 """A gateway worker: the gateway's rooms on real lines, files and sockets."""
 
 import asyncio
+import contextlib
 import os
+import resource
 import signal
 import sys
 from functools import partial
@@ -14,13 +16,24 @@ import uvloop
 from holdfast.app.announce import announce
 from holdfast.dialect.open import open_dialect
 from holdfast.domain.event import (
+    AnswerFenced,
     AnswerMoved,
     BreakerOpened,
+    BufferFull,
+    DescriptorsLow,
+    EjectionFrozen,
     Event,
+    JournalOff,
+    JournalOn,
+    ReplicaAiling,
     ReplicaCleared,
     ReplicaJoined,
     ReplicaLost,
     ReplicaSuspected,
+    RequestCondemned,
+    RequestSuspected,
+    SelfDoubted,
+    StreamResumed,
 )
 from holdfast.domain.ports import Line
 from holdfast.domain.roster import Place, Roster
@@ -29,12 +42,35 @@ from holdfast.engine import embedded
 from holdfast.gateway.http import settle
 from holdfast.gateway.worker import Parts, work
 from holdfast.host.clock import MonotonicClock, unix_s
+from holdfast.host.doorway import Handover, lent_listener
+from holdfast.host.vitals import Vitals
 from holdfast.store import events, snapshot
 from holdfast.store.black_box import black_box
 from holdfast.store.folder import folder_of
+from holdfast.store.pulse import Pulse
+from holdfast.store.quarantine import QuarantineCells, QuarantineRegister
+from holdfast.store.shelf import FileShelf, shelf_folder
 
 # what a worker writes to the log: not every request, only what an operator would ask about later
-TOLD = (AnswerMoved, BreakerOpened, ReplicaCleared, ReplicaJoined, ReplicaLost, ReplicaSuspected)
+TOLD = (
+    AnswerFenced,
+    AnswerMoved,
+    BreakerOpened,
+    BufferFull,
+    DescriptorsLow,
+    EjectionFrozen,
+    JournalOff,
+    JournalOn,
+    ReplicaAiling,
+    ReplicaCleared,
+    ReplicaJoined,
+    ReplicaLost,
+    ReplicaSuspected,
+    RequestCondemned,
+    RequestSuspected,
+    SelfDoubted,
+    StreamResumed,
+)
 
 
 def gateway_worker(settings: Settings, name: str) -> int:
@@ -46,19 +82,30 @@ def gateway_worker(settings: Settings, name: str) -> int:
     """
     folder, model = folder_of(settings), Path(settings.model.path)
     clock, log = MonotonicClock(), events.EventLog(folder.events, unix_s)
+    pulse, listener, bits = Pulse(), lent_listener(), Random(os.urandom(32)).getrandbits
     try:
         dialect = open_dialect(model)
     except ValueError as error:
         raise BadSettings(f"[model] path: {model}: {error}") from None
+
+    shelf = FileShelf(shelf_folder(settings.journal.dir, folder.root), folder.root)
+
+    def farewell(owes: bool) -> None:
+        if not owes:
+            shelf.dissolve()  # unless another worker holds a part of it
 
     def emit(event: Event) -> None:
         if isinstance(event, TOLD):
             log.append(event)
 
     async def dialler(place: Place) -> Line:
-        return await embedded.dial(
+        line = await embedded.dial(
             place.address, clock, timeout_s=2.0, who=name, black_box=partial(black_box, place.box, place.boot)
         )
+        if place.address.startswith("unix:"):  # on this machine, then
+            with contextlib.suppress(OSError):
+                line.watch_over(Vitals(line.welcome.pid))
+        return line
 
     parts = Parts(
         dialler=dialler,
@@ -67,9 +114,17 @@ def gateway_worker(settings: Settings, name: str) -> int:
         context_tokens_max=min(settings.replica.context_tokens_max, _context_of(model)),
         clock=clock,
         unix_s=unix_s,
-        bits=Random(os.urandom(32)).getrandbits,
+        bits=bits,
         emit=emit,
-        announce=partial(announce, name),
+        announce=partial(announce, name, pulse=pulse.path),
+        listener=listener,
+        beat=pulse.beat,
+        cells=QuarantineCells(folder.quarantine),
+        register=QuarantineRegister(folder.quarantine, clock.now, unix_s),
+        shelf=shelf if settings.journal.on else None,
+        owner=f"{name}.{bits(32):08x}",
+        farewell=farewell,
+        descriptors=descriptors,
     )
 
     async def serve() -> None:
@@ -77,11 +132,22 @@ def gateway_worker(settings: Settings, name: str) -> int:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, leave.set)
         settle()
-        await work(settings, parts, leave)
+        handover = None if listener is None else Handover(folder.handover(name), listener)
+        try:
+            await work(settings, parts, leave)
+        finally:
+            if handover is not None:
+                handover.close()
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve())
     return 0
+
+
+def descriptors() -> tuple[int, int]:
+    """File descriptors that this process has open, and how many it may have."""
+    with os.scandir("/proc/self/fd") as entries:
+        return sum(1 for _ in entries), resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
 def _context_of(model: Path) -> int:

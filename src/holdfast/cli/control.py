@@ -1,4 +1,4 @@
-"""holdfast control: the control plane. It shows the site; nothing stops when it does."""
+"""holdfast control: the control plane. It shows the site and serves its gRPC health; nothing stops when it does."""
 
 import argparse
 import signal
@@ -31,12 +31,15 @@ def run(args: argparse.Namespace) -> int:
     except (BadSettings, OSError) as error:
         print(f"holdfast control: {error}", file=sys.stderr)
         return 2
-    app = control_plane(settings, lambda: announce("control", f"{where.host}:{where.port}"))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=2))
+    plane = control_plane(settings, lambda health: announce("control", f"{where.host}:{where.port}", health=health))
+    server = uvicorn.Server(
+        uvicorn.Config(plane.app, log_level="warning", access_log=False, timeout_graceful_shutdown=2)
+    )
     # uvicorn raises the signal that stopped it once more when it has ended; here that would look like a crash
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     with listener:
         server.run(sockets=[listener])
+    plane.health.stop()
     return 0
 
 

@@ -1,11 +1,15 @@
 """holdfast replica --engine scripted: answers known beforehand. With a model folder they are made of its tokenizer's words."""
 
 import argparse
+import os
 
 from msgspec import structs
 
 from holdfast.pearl.options import OpenCore
-from holdfast.sim.scripted import Script, ScriptedCore, plain_vocabulary
+from holdfast.sim.levers import LeveredCore, serve_levers
+from holdfast.sim.scripted import Script, ScriptedCore, plain_vocabulary, poisons_of
+
+POISON_ENV = "HOLDFAST_POISON"  # for drills: poisons of every scripted replica of a site, ID:KIND:TOKENS with commas
 
 
 def open_core(args: argparse.Namespace) -> OpenCore:
@@ -15,12 +19,17 @@ def open_core(args: argparse.Namespace) -> OpenCore:
         slots=args.slots,
         queue_max=args.queue,
         context_tokens_max=args.context,
+        token_s=args.token_ms / 1000,
         tokens_per_step=args.instant,
         answer_tokens=args.answer_tokens,
         mishap=args.mishap,
-        poison_id=args.poison_id,
+        poisons=(*args.poison, *poisons_of(os.environ.get(POISON_ENV, ""))),
     )
     if args.model is not None:
         vocabulary, vocab_size = plain_vocabulary((args.model / "tokenizer.json").read_bytes())
         script = structs.replace(script, vocabulary=vocabulary, vocab_size=vocab_size)
-    return ScriptedCore(script)
+    if args.levers is None:
+        return ScriptedCore(script)
+    core = LeveredCore(script)
+    serve_levers(args.levers, core.pull)
+    return core

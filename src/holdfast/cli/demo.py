@@ -71,7 +71,7 @@ def _tell(demo: Demo, reckoning: Reckoning, as_json: bool, console: Console) -> 
     for survivor in demo.survivors:
         console.print(f"left running and killed: {survivor}", highlight=False, soft_wrap=True)
     if as_json:
-        pauses = {blow.name.lower(): reckoning.pauses_ms(blow) for blow in Blow}
+        pauses = {blow.name.lower(): reckoning.pauses_ms(blow) for blow in (Blow.KILL, Blow.FREEZE)}
         fields = {name: value for name, value in msgspec.structs.asdict(reckoning).items() if name != "pauses"}
         told = {**fields, "ok": reckoning.ok, "pauses_ms": pauses, "verdict": reckoning.verdict()}
         print(msgspec.json.encode(told).decode())

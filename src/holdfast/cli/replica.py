@@ -13,10 +13,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import msgspec
 import uvloop
 from msgspec import Struct
 
+from holdfast.cli.start_faults import start_fault
 from holdfast.domain.address import parse_address
 from holdfast.domain.fault import Fault
 from holdfast.host.clock import MonotonicClock
@@ -25,13 +25,14 @@ from holdfast.pearl.health import HealthServer
 from holdfast.pearl.listen import address_of, claim
 from holdfast.pearl.options import OpenCore
 from holdfast.pearl.server import ReplicaServer, ServerOptions
-from holdfast.sim.scripted import MISHAPS, Mishap
+from holdfast.sim.scripted import MISHAPS, POISONS, Mishap, Poison
+from holdfast.store import snapshot
+from holdfast.store.black_box import LastWords
 
 RUN_FILE_ENV = "HOLDFAST_RUN_FILE"
 TOKEN_ENV = "HOLDFAST_TOKEN"
 # Each is a module with `open_core(args)`; only the one that was asked for is loaded: a scripted replica needs no torch.
 ENGINES = {"embedded": "holdfast.cli.core_embedded", "scripted": "holdfast.cli.core_scripted"}
-_USAGE_ERROR = 2
 
 
 class RunFile(Struct, frozen=True, kw_only=True):
@@ -44,6 +45,7 @@ class RunFile(Struct, frozen=True, kw_only=True):
     boot: str
     listen: str
     health: str
+    box: str = ""
     ready: bool = True
 
 
@@ -55,6 +57,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     add("--model", type=Path, metavar="DIR", help="a model folder in Hugging Face format")
     add("--name", default="replica", help="this replica's name in logs, metrics and health")
     add("--serve-as", default="", metavar="NAME", help="the model name that clients ask for (default: the folder's)")
+    add("--box", type=Path, metavar="PATH", help="write here how the process died, if it dies of its own fault")
     add("--health", default="", metavar="ADDRESS", help="serve grpc.health.v1 here")
     add("--engine", choices=tuple(ENGINES), default="embedded")
     add("--slots", type=_positive, default=32, help="answers that run at once (default 32)")
@@ -77,7 +80,15 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         metavar="KIND:TOKENS",
         help="refuse, bad, fault:N, forget:N, freeze:N or hang:N, every attempt",
     )
-    add("--poison-id", type=_natural, default=-1, help="die of any prompt that holds this token id")
+    add("--levers", type=Path, metavar="PATH", help="obey levers at this unix socket; for drills only")
+    add(
+        "--poison",
+        type=_poison,
+        action="append",
+        default=[],
+        metavar="ID:KIND:TOKENS",
+        help="die of any prompt that holds this token id, once its answer has so many tokens: raise, abort, segv, silent",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -87,9 +98,12 @@ def run(args: argparse.Namespace) -> int:
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     try:
         replica = _prepare(args, clock)
-    except (Fault, OSError, ValueError) as error:
-        print(f"holdfast replica: {error}", file=sys.stderr)
-        return _USAGE_ERROR
+    except (Fault, OSError, ValueError, MemoryError, RuntimeError) as error:
+        found = start_fault(error)
+        if found is None:
+            raise
+        print(f"holdfast replica: {found.why}", file=sys.stderr)
+        return found.code
     gc.collect()
     gc.freeze()  # what was loaded stays for good: no collector walks through it between two steps
 
@@ -129,7 +143,7 @@ def _prepare(args: argparse.Namespace, clock: MonotonicClock) -> _Replica:
         still_s_max=args.still_s,
         pause_s=args.token_ms / 1000,
     )
-    server = ReplicaServer(core, clock, options)
+    server = ReplicaServer(core, clock, options, getattr(core, "tap", None), _last_words(args.box, options.boot))
     listener = claim(address)
     model = core.release().model
     health = HealthServer(frozenset({"", model, args.name}), server.complaint)
@@ -141,8 +155,20 @@ def _prepare(args: argparse.Namespace, clock: MonotonicClock) -> _Replica:
         boot=options.boot,
         listen=address_of(listener),
         health=health.start(health_address) if health_address else "",
+        box=str(args.box.absolute()) if args.box else "",
     )
     return _Replica(server, listener, health, run_file, model)
+
+
+def _last_words(box: Path | None, boot: str) -> LastWords | None:
+    """The black box, if it was asked for. One that can't be written is no reason not to serve."""
+    if box is None:
+        return None
+    try:
+        return LastWords(box, boot)
+    except OSError as error:
+        logging.getLogger("holdfast.replica").warning("no black box at %s: %s", box, error)
+        return None
 
 
 def _open_core(args: argparse.Namespace) -> OpenCore:
@@ -167,9 +193,7 @@ def _tell_ready(replica: _Replica, took_s: float) -> None:
     seen = replica.run_file
     path = os.environ.get(RUN_FILE_ENV)
     if path:
-        unfinished = Path(f"{path}.{seen.pid}")
-        unfinished.write_bytes(msgspec.json.encode(seen))
-        unfinished.replace(path)
+        snapshot.put(Path(path), seen)
     health = f" health={seen.health}" if seen.health else ""
     print(f"ready replica={seen.name} listen={seen.listen}{health} model={replica.model} in {took_s:.1f} s", flush=True)
 
@@ -203,6 +227,14 @@ def _seconds(text: str) -> float:
     if not 0 <= value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number, 0 or more")
     return value
+
+
+def _poison(text: str) -> Poison:
+    id, _, rest = text.partition(":")
+    kind, _, after = rest.partition(":")
+    if not id.isdigit() or kind not in POISONS or not (after or "0").isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is not ID:KIND:TOKENS with one of {', '.join(POISONS)}")
+    return Poison(int(id), kind, int(after or "0"))
 
 
 def _mishap(text: str) -> Mishap:

@@ -90,12 +90,14 @@ def _print(site: dict[str, Any]) -> None:
         return
     console.print(Text(f"{site['address']}  model {site['model']}"))
     table = Table(box=None, pad_edge=False)
-    for column in ("process", "state", "pid", "up", "load", "restarts", "why"):
+    on_gpus = any(one["device"] not in ("", "cpu") for one in site["processes"])
+    for column in ("process", "state", *(("device",) if on_gpus else ()), "pid", "up", "load", "restarts", "why"):
         table.add_column(column, overflow="fold", justify="right" if column in ("pid", "up", "restarts") else "left")
     for one in site["processes"]:
         table.add_row(
             one["name"],
             Text(one["state"], COLOURS.get(one["state"], "")),
+            *((one["device"] or "-",) if on_gpus else ()),
             str(one["pid"] or "-"),
             _span(one["uptime_s"]) if one["pid"] else "-",
             _load(one["load"]),

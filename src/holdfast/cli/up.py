@@ -3,11 +3,13 @@
 import argparse
 import asyncio
 import sys
+from functools import partial
 
 from rich.console import Console
 from rich.text import Text
 
 from holdfast import __version__
+from holdfast.app.children import devices_of
 from holdfast.app.supervisor import Busy, keep
 from holdfast.domain import event as events
 from holdfast.domain.event import Event
@@ -27,6 +29,12 @@ MARKS: dict[type[Event], tuple[str, str]] = {
     events.ReplicaCleared: ("✓", "green"),
     events.SelfDoubted: ("?", "yellow"),
     events.SettingsStale: ("!", "yellow"),
+    events.ReplicaDrained: ("-", "cyan"),
+    events.ReplicaAiling: ("!", "yellow"),
+    events.EjectionFrozen: ("!", "bold yellow"),
+    events.HostAiling: ("!", "bold red"),
+    events.UpgradeBegun: ("^", "cyan"),
+    events.UpgradeEnded: ("^", "green"),
     events.StepFailed: ("!", "red"),
 }
 
@@ -43,9 +51,10 @@ def run(args: argparse.Namespace) -> int:
     """Run until the site has stopped. 0: as told. 1: it could not come up. 2: it was asked wrongly; nothing was started."""
     console = Console(highlight=False, soft_wrap=True)
     try:
-        settings = with_model(load_settings(args.settings))
+        settings = settings_of(args.settings)
         _greet(console, settings)
-        done = asyncio.run(keep(settings, _Teller(console)))
+        reload = partial(settings_of, args.settings)
+        done = asyncio.run(keep(settings, _Teller(console), reload=reload))
     except (BadSettings, Busy) as error:
         print(f"holdfast up: {error}", file=sys.stderr)
         return 2
@@ -54,6 +63,13 @@ def run(args: argparse.Namespace) -> int:
         return 1
     console.print("Everything has stopped.")
     return 0
+
+
+def settings_of(file: str) -> Settings:
+    """What a site is started with, checked as far as that can be done without starting it. Raises BadSettings."""
+    settings = with_model(load_settings(file))
+    devices_of(settings.replica.devices)
+    return settings
 
 
 def _greet(console: Console, settings: Settings) -> None:

@@ -21,12 +21,16 @@ from holdfast.domain.ports import Core, Work
 from holdfast.domain.request import Finish, Sampling
 from holdfast.gateway.openai_wire import decode, offered, turns
 from holdfast.pearl.options import CoreOptions, OpenCore
+from holdfast.policy.canary import MARGIN_NATS
 from holdfast.policy.validation import REFERENCE, Case, Reference, Report, Verdict, compare, formed, judge, report
+from holdfast.store import answers as answers_kept
 
 _EMBEDDED_DOOR = "holdfast.pearl.open:open_core"  # opened by name: only a process that needs torch pays for loading it
 _USAGE_ERROR = 2
 _GREEDY = Sampling(temperature=0.0)
 _GREEDY_TOLD = Sampling(temperature=0.0, logprobs=0, ignore_eos=True)
+_GREEDY_RIVALS = Sampling(temperature=0.0, logprobs=2, ignore_eos=True)
+_CANARY_PROMPT_MAX, _CANARIES_TRIED, _CANARY_TOKENS = 128, 200, 16  # tokens, cases, tokens
 _WRONG_SHOWN = 10
 _Line = TypeVar("_Line", Case, Reference)
 
@@ -46,6 +50,7 @@ class _Job(Struct):
     work: Work
     ids: list[int]
     logprobs: list[float]
+    gaps: list[float]  # of each choice to its runner-up, in nats; empty where rivals were not asked for
     finish: Finish | None = None
     fault: str = ""
 
@@ -62,6 +67,11 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     add("--dtype", choices=("fp32", "bf16"), default="fp32", help=f"bf16 leaves out {REFERENCE}, recorded in fp32")
     add("--threads", type=int, default=1)
     add("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
+    add(
+        "--record",
+        action="store_true",
+        help=f"when it passes, write a canary's answer to MODEL_DIR/{answers_kept.FILE}",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -76,10 +86,13 @@ def run(args: argparse.Namespace) -> int:
         core = _open(args)
         dialect = open_dialect(args.model)
         verdicts = _ask(core, dialect, cases, references, args.max_tokens)
+        outcome = report(verdicts)
+        if args.record and outcome.passed:
+            told = answers_kept.record(args.model, canary(core, dialect, cases, args.dtype))
+            print(f"holdfast validate: recorded {told}", file=sys.stderr)
     except (Fault, OSError, ValueError) as error:
         print(f"holdfast validate: {error}", file=sys.stderr)
         return _USAGE_ERROR
-    outcome = report(verdicts)
     if args.json:
         wrong = [verdict for verdict in verdicts if not verdict.right]
         sys.stdout.write(msgspec.json.encode({"report": outcome, "wrong": wrong}).decode() + "\n")
@@ -161,11 +174,34 @@ def _job(prompt: list[int], max_tokens: int, stop_ids: tuple[int, ...], sampling
     work = Work(
         prompt_ids=prompt, delivered_ids=[], sampling=sampling, max_tokens=max_tokens, seed=0, stop_ids=stop_ids
     )
-    return _Job(work, [], [])
+    return _Job(work, [], [], [])
 
 
 def _told(reference: Reference) -> _Job:
     return _job(reference.prompt_ids, len(reference.ids), (), _GREEDY_TOLD)
+
+
+def canary(core: Core, dialect: Dialect, cases: Sequence[Case], dtype: str) -> answers_kept.Recorded:
+    """The case whose greedy answer is clearest, as replicas in service will be asked it.
+
+    The clearest, because it must be given on every build: in each of its choices the runner-up is far behind.
+
+    Raises:
+        ValueError: no case is short enough, or every answer is all but drawn.
+    """
+    prompts = [prompt_ids(case, dialect) for case in cases]
+    short = [prompt for prompt in prompts if len(prompt) <= _CANARY_PROMPT_MAX][:_CANARIES_TRIED]
+    found = answers(core, [_job(prompt, _CANARY_TOKENS, (), _GREEDY_RIVALS) for prompt in short])
+    best = max((job for job in found if len(job.ids) == _CANARY_TOKENS), key=lambda job: min(job.gaps), default=None)
+    if best is None or min(best.gaps) < MARGIN_NATS:
+        raise ValueError(f"no case of up to {_CANARY_PROMPT_MAX} tokens has an answer clear enough to be recorded")
+    return answers_kept.Recorded(
+        engine=core.release().engine,
+        dtype=dtype,
+        prompt_ids=tuple(best.work.prompt_ids),
+        ids=tuple(best.ids),
+        margin_nats=round(min(best.gaps), 3),
+    )
 
 
 def answers(core: Core, jobs: Sequence[_Job]) -> Iterator[_Job]:
@@ -191,6 +227,7 @@ def answers(core: Core, jobs: Sequence[_Job]) -> Iterator[_Job]:
             job = live[made.ticket]
             job.ids += made.ids
             job.logprobs += [row.logprob for row in made.logprobs or ()]
+            job.gaps += [abs(row.top[0][1] - row.top[1][1]) for row in made.logprobs or () if len(row.top) > 1]
             job.finish, job.fault = made.finish, made.fault
             if made.finish is not None or made.fault:
                 yield live.pop(made.ticket)

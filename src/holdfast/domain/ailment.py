@@ -26,3 +26,17 @@ class Ailment(Struct, frozen=True, kw_only=True):
     why: str
     since: float
     on_suspicion: bool = True
+
+
+class Exhibit(Struct, frozen=True, kw_only=True):
+    """What proves a finding, kept for whoever looks into it. `at` is unix seconds; the ids are a canary's, never a user's."""
+
+    replica: str
+    boot: str
+    kind: str
+    why: str
+    at: float
+    release: str  # digest
+    prompt_ids: tuple[int, ...] = ()
+    expected: tuple[int, ...] = ()
+    got: tuple[int, ...] = ()

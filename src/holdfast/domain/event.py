@@ -122,6 +122,13 @@ class DescriptorsLow(Event, frozen=True, tag="descriptors_low", kw_only=True):
     limit: int
 
 
+class HostAiling(Event, frozen=True, tag="host_ailing", kw_only=True):
+    """Half of this host's replicas or more are in quarantine: the common cause is looked for in the machine."""
+
+    quarantined: int
+    replicas: int
+
+
 class UpgradeBegun(Event, frozen=True, tag="upgrade_begun", kw_only=True):
     """Every process older than this epoch is replaced, one after the other."""
 

@@ -7,7 +7,8 @@ class Fault(Exception):
     def __init__(self, why: str) -> None:
         super().__init__(why)
         self.why = why
-        self.replica = ""  # whose state it is; the layer that dialled writes it down
+        self.replica = ""  # the boot whose state it is, and its replica's name; the layer that dialled writes them down
+        self.name = ""
 
 
 class EngineRefused(Fault):
@@ -26,6 +27,9 @@ class EngineLost(Fault):
         self.died = died
         self.crash = crash
         self.planned = planned
+        self.silent_s = 0.0  # how long the replica had not been heard; the layer that dialled writes this and the next two
+        self.age_s = 0.0  # of the attempt
+        self.queued = 0  # attempts that waited for a slot inside the replica when it was last asked
 
 
 class NoReplica(Fault):

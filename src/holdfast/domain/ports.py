@@ -96,6 +96,10 @@ class Line(Engine, Protocol):
 
     def streams(self) -> Iterable[Stream]: ...
 
+    def check(self) -> None:
+        """Find out without waiting whether the process at the other end is dying: its sockets may take long to say so."""
+        ...
+
     def ping(self) -> None:
         """Ask for a sign of life without waiting; `oldest_ping_at` stays set until it is answered."""
         ...
@@ -163,12 +167,18 @@ class Core(Protocol):
 
 
 class Child(Struct, frozen=True, kw_only=True):
-    """A process to run. `name` is unique on its host: replica-0, gateway-0, control."""
+    """A process to run. `name` is unique on its host: replica-0, gateway-0, control.
+
+    `fds` are open descriptors of ours that it gets too: (environment variable, number); it finds the number in the variable.
+    `epoch` is the upgrade that it belongs to; the sighting says it back, after an adoption too.
+    """
 
     name: str
     argv: tuple[str, ...]
     env: tuple[tuple[str, str], ...] = ()
     log_path: str = ""
+    fds: tuple[tuple[str, int], ...] = ()
+    epoch: int = 0
 
 
 class Sighting(Struct, frozen=True, kw_only=True):
@@ -180,6 +190,7 @@ class Sighting(Struct, frozen=True, kw_only=True):
     token: str
     alive: bool
     exit_code: int | None = None
+    epoch: int = 0
 
 
 class Host(Protocol):
@@ -228,8 +239,13 @@ class Shelf(Protocol):
 
     def names(self) -> list[str]: ...
 
-    def remove(self, name: str) -> None: ...
+    def remove(self, name: str) -> None:
+        """Drop a sheet, or let go of a claim of one's own."""
+        ...
 
     def claim(self, name: str) -> bool:
-        """True for the first who asks for this name, on the whole machine, False for everybody after. Raises OSError."""
+        """True for the first who asks for this name, on the whole machine, False for everybody after, the holder included.
+
+        It is free again once the holder removes it or dies. Raises OSError.
+        """
         ...

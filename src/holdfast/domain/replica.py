@@ -1,13 +1,14 @@
 """The life of a replica, as a table. The supervisor moves along it; the docs draw it; nothing else defines it."""
 
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 
 from msgspec import Struct
 
 
 class ReplicaState(StrEnum):
     """STARTING: process runs, not ready. SERVING: takes traffic. SUSPECT: silent, takes none, streams have moved.
-    DRAINING: finishes or hands over, takes none. DOWN: no process; may be started. QUARANTINED: died too often."""
+    DRAINING: finishes or hands over, takes none. DOWN: no process; may be started. QUARANTINED: not to be started before
+    somebody has looked: it died too often, it can't be started, or it answered wrongly."""
 
     STARTING = "starting"
     SERVING = "serving"
@@ -27,6 +28,7 @@ class Happening(StrEnum):
     TOLD_TO_LEAVE = "told to leave"
     DIED = "died"
     GAVE_UP = "gave up"  # restart intensity exceeded
+    PARDONED = "pardoned"  # somebody has looked at it: what it did before counts no more
 
 
 S, H = ReplicaState, Happening
@@ -44,7 +46,9 @@ MOVES: dict[tuple[ReplicaState, Happening], ReplicaState] = {
     (S.SUSPECT, H.TOLD_TO_LEAVE): S.DRAINING,
     (S.SUSPECT, H.DIED): S.DOWN,
     (S.DRAINING, H.DIED): S.DOWN,
+    (S.DOWN, H.PARDONED): S.DOWN,
     (S.QUARANTINED, H.STARTED): S.STARTING,
+    (S.QUARANTINED, H.PARDONED): S.DOWN,
 }
 
 
@@ -65,7 +69,11 @@ def move(state: ReplicaState, happening: Happening) -> ReplicaState:
 
 
 class Load(Struct, frozen=True, array_like=True):
-    """What a replica says of itself. `step` counts engine steps since boot: it is the evidence of progress."""
+    """What a replica says of itself. `step` counts engine steps since boot: it is the evidence of progress.
+
+    `paced_steps` counts those since boot that only made tokens (none that read a prompt), and `paced_s` how long they took,
+    each from its own beginning to that of the next: the one figure by which replicas can be compared.
+    """
 
     step: int = 0
     running: int = 0
@@ -74,6 +82,8 @@ class Load(Struct, frozen=True, array_like=True):
     cache_tokens: int = 0  # token places in use
     cache_tokens_max: int = 0
     draining: bool = False
+    paced_steps: int = 0
+    paced_s: float = 0.0
 
 
 class Probe(Struct, frozen=True):
@@ -82,3 +92,13 @@ class Probe(Struct, frozen=True):
     ready: bool
     load: Load
     why: str = ""
+
+
+class StartFault(IntEnum):
+    """Exit codes of a child whose start can't succeed until somebody changes something. Its last words say what."""
+
+    SETTINGS = 2
+    MODEL = 3  # the folder, a file in it, or the weights
+    ADDRESS = 4  # the socket or port is somebody else's
+    MEMORY = 5
+    DEVICE = 6  # the GPU is not there, or can't be used

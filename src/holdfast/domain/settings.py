@@ -152,7 +152,7 @@ class Failover(Struct, frozen=True, forbid_unknown_fields=True):
     ] = 20.0
     silence_factor: Annotated[
         float,
-        Meta(ge=1, description="Between floor and cap: so many times the gap that it usually (99 %) stays below."),
+        Meta(ge=1, description="Until rare gaps are known: patience in multiples of the gap that 99 % stay below."),
     ] = 6.0
     silence_unlearned_s: Annotated[
         Seconds, Meta(description="The limit, in seconds, for a replica whose usual gaps are not known yet.")
@@ -272,7 +272,11 @@ class BreakerSettings(Struct, frozen=True, forbid_unknown_fields=True):
 class Restart(Struct, frozen=True, forbid_unknown_fields=True):
     """How fast a process that died comes back, and when we stop trying."""
 
-    free: Annotated[int, Meta(ge=0, description="Restarts without any delay.")] = 1
+    free: Annotated[int, Meta(ge=0, description="Restarts without any delay but `settle_s`.")] = 1
+    settle_s: Annotated[
+        float,
+        Meta(ge=0, le=60, description="Seconds that a replica's restart leaves to the answers it has left behind."),
+    ] = 0.5
     first_delay_s: Annotated[
         Seconds, Meta(description="Delay before the next restart, in seconds; it doubles with each death.")
     ] = 10.0

@@ -35,6 +35,7 @@ class Run(Struct, frozen=True, kw_only=True):
     start_ticks: int = 0  # field 22 of /proc/PID/stat
     boot: str = ""  # changes with every start of the process
     health: str = ""
+    pulse: str = ""  # a file whose first 8 bytes are a double: the Clock's seconds of its last sign of life
     box: str = ""  # a file that is empty until this process dies of its own fault, then says how (its black box)
     ready: bool = True
 
@@ -51,6 +52,8 @@ class ProcessView(Struct, frozen=True, kw_only=True):
     restarts: int = 0
     address: str = ""
     load: Load | None = None
+    device: str = ""  # where a replica computes: cpu, cuda:0
+    epoch: int = 0  # the upgrade that it belongs to
 
 
 class SiteView(Struct, frozen=True, kw_only=True):

@@ -21,10 +21,14 @@ from msgspec import Struct
 from holdfast.domain.fault import NoReplica
 from holdfast.domain.ports import Clock
 from holdfast.domain.roster import Place, Roster
+from holdfast.domain.settings import Settings
 from holdfast.domain.settings_text import read
 from holdfast.domain.site import SiteView
+from holdfast.drill.tail import Tail
+from holdfast.drill.truth import Truth
 from holdfast.host import proc
 from holdfast.policy.havoc import Blow
+from holdfast.sim.levers import Pull, State, pull_lever
 from holdfast.store import snapshot
 from holdfast.store.births import Births
 from holdfast.store.folder import Folder, folder_of
@@ -33,6 +37,7 @@ POLL_S = 0.05
 LEAVE_S = 20.0
 LOG_LINES = 5
 STARTS_MAX = 3
+LEVERS_ENV = "HOLDFAST_LEVERS"  # app/children.py gives it to scripted replicas
 
 
 Sections = dict[str, dict[str, str | int | float]]
@@ -56,14 +61,15 @@ def free_ports(count: int) -> list[int]:
         return [one.getsockname()[1] for one in sockets]
 
 
-def toml(plan: Plan, state_dir: Path, gateway_port: int, control_port: int) -> str:
+def toml(plan: Plan, state_dir: Path, ports: list[int]) -> str:
     """The settings file. Deaths are free of charge here: whoever kills on purpose wants them back at once."""
+    gateway_port, control_port, health_port = ports
     sections: Sections = {
         "site": {"name": "drill", "state_dir": str(state_dir)},
         "replica": {"count": plan.replicas, "engine": plan.engine, "drain_s": 2.0},
         "gateway": {"port": gateway_port, "drain_s": 2.0},
         "restart": {"free": 100_000, "deaths_max": 100_000},
-        "control": {"port": control_port},
+        "control": {"port": control_port, "health_port": health_port},
     }
     lines = []
     for name in {**sections, **plan.more}:
@@ -87,9 +93,12 @@ class Arena:
         async with AsyncExitStack() as after:  # whatever happens on the way, Ctrl-C included: nothing is left running
             folder = tempfile.TemporaryDirectory(prefix="holdfast-drill-", ignore_cleanup_errors=True)
             root = Path(after.enter_context(folder))
-            self.port, control_port = free_ports(2)
+            ports = free_ports(3)
+            self.port, self.control_port, _ = ports
             self.file = root / "holdfast.toml"
-            self.file.write_text(toml(self._plan, root / "state", self.port, control_port))
+            self.file.write_text(toml(self._plan, root / "state", ports))
+            self._levers = root / "levers"
+            self._levers.mkdir()
             self.folder: Folder = folder_of(read(self.file.read_text(), str(self.file)))
             self._output = root / "up.log"
             after.push_async_callback(self._stop)
@@ -115,6 +124,15 @@ class Arena:
         release = self.roster().release
         return release.model if release is not None else ""
 
+    def truth(self) -> Truth:
+        """Questions to this site's scripted replicas, whose answers are known."""
+        settings = snapshot.take(self.folder.settings, Settings) or Settings()
+        return Truth(Path(settings.model.path), self.model)
+
+    def tail(self) -> Tail:
+        """The site's events from now on. Close it."""
+        return Tail(self.folder.events)
+
     async def start_supervisor(self) -> None:
         """Run `holdfast up` on the arena's settings. After a death of the supervisor the new one adopts what lives."""
         with self._output.open("ab") as output:
@@ -124,6 +142,7 @@ class Arena:
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
+                env={**os.environ, LEVERS_ENV: str(self._levers)},
             )
 
     async def kill_supervisor(self) -> None:
@@ -156,6 +175,23 @@ class Arena:
         else:
             os.close(pidfd)
         return True
+
+    async def hurt(self, place: Place, blow: Blow, seed: int = 0) -> float | None:
+        """Strike with any blow; those that are no signals need a scripted replica. Returns when it took effect, by the Clock, or
+        None when nothing could be done: the process is gone, or has no levers."""
+        if blow in (Blow.KILL, Blow.FREEZE):
+            at = self._clock.now()
+            return at if self.strike(place, blow) else None
+        state = await self.pull(place.replica, Pull(blow.value, seed=seed))
+        return state.at if state is not None else None
+
+    async def pull(self, replica: str, pull: Pull) -> State | None:
+        """Pull a lever of a scripted replica; None when it is not there, or can't obey."""
+        try:
+            state = await asyncio.to_thread(pull_lever, self._levers / replica, pull)
+        except OSError:
+            return None
+        return None if state.why else state
 
     async def _ready(self) -> None:
         """Wait until every replica is in the roster and the gateway accepts.

@@ -114,4 +114,4 @@ class Board:
 
 def blow_word(blow: Blow) -> str:
     """What a blow has made of a replica."""
-    return {Blow.KILL: "killed", Blow.FREEZE: "frozen"}[blow]
+    return blow.word

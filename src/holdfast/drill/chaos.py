@@ -21,7 +21,7 @@ class Chaos:
         while self._clock.now() < until:
             verdict = self._havoc.next(self._standing(), self._clock.now())
             if isinstance(verdict, Strike):
-                self._strike(verdict)
+                await self._strike(verdict)
             await self._clock.sleep(LOOK_S)
 
     def _standing(self) -> list[Standing]:
@@ -31,11 +31,11 @@ class Chaos:
             for place in self._arena.roster().places
         ]
 
-    def _strike(self, wanted: Strike) -> None:
+    async def _strike(self, wanted: Strike) -> None:
         for place in self._arena.roster().places:
             if place.boot == wanted.boot:
-                at = self._clock.now()
-                if self._arena.strike(place, wanted.blow):
+                at = await self._arena.hurt(place, wanted.blow, len(self.strikes))
+                if at is not None:
                     self._last[place.replica] = (wanted.blow, place.pid)
                     self.strikes.append(Strike(wanted.replica, wanted.boot, wanted.blow, at, wanted.why))
 

@@ -93,7 +93,8 @@ class _Exchange(asyncio.Protocol):
         now = self._now()
         *events, self._rest = (self._rest + body).split(b"\n\n")
         for event in events:
-            self._event(event, now)
+            for line in event.split(b"\n"):  # an event may carry its id, and a comment may stand before it
+                self._event(line, now)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._end("truncated", f"the connection closed before the end mark{f': {exc}' if exc else ''}")

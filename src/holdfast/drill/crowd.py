@@ -17,6 +17,7 @@ class Crowd:
         self._client, self._clock, self._turn = client, clock, turn
         self.answers: list[Answer] = []
         self.open: dict[int, tuple[Question, Answer]] = {}
+        self.closing = False  # set it, and nothing new is asked
         self._tokens_done = 0
 
     async def run(self, streams: int, until: float) -> None:
@@ -37,7 +38,7 @@ class Crowd:
 
     async def _stream(self, stream: int, until: float) -> None:
         number = 0
-        while self._clock.now() < until:
+        while self._clock.now() < until and not self.closing:
             question = self._turn(stream, number)
             answer = self._client.opened(question)
             self.open[stream] = (question, answer)
@@ -61,3 +62,24 @@ async def drizzle(client: Client, clock: Clock, question: Question, per_s: float
             await clock.sleep(max(0.0, began + number / per_s - clock.now()))
             tasks.append(group.create_task(client.ask(question)))
     return [task.result() for task in tasks]
+
+
+class Drizzle:
+    """The same without an end: `answers` grows until `closing` is set."""
+
+    def __init__(self, client: Client, clock: Clock, question: Question, per_s: float) -> None:
+        self._client, self._clock, self._question, self._per_s = client, clock, question, per_s
+        self.answers: list[Answer] = []
+        self.closing = False
+
+    async def run(self) -> None:
+        """Ask on and on; ends when it was told to and all answers are there."""
+        began, number = self._clock.now(), 0
+        async with asyncio.TaskGroup() as group:
+            while not self.closing:
+                await self._clock.sleep(max(0.0, began + number / self._per_s - self._clock.now()))
+                number += 1
+                group.create_task(self._ask())
+
+    async def _ask(self) -> None:
+        self.answers.append(await self._client.ask(self._question))

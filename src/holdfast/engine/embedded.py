@@ -285,11 +285,12 @@ class EmbeddedEngine:
 
     def _on_end(self, why: str) -> None:
         vitals, self._vitals = self._vitals, None
+        self.crash = self._black_box()
+        died = vitals is None or vitals.dying() or bool(self.crash)  # else only the connection broke
         if vitals is not None:
             vitals.close()
-        self.crash = self._black_box()
         for attempt in self._attempts.values():
-            attempt.fault = EngineLost(why, died=True, crash=self.crash)
+            attempt.fault = EngineLost(why, died=died, crash=self.crash)
             attempt.wake()
         self._attempts.clear()
         self._pinged = None
@@ -308,12 +309,14 @@ async def dial(
 ) -> EmbeddedEngine:
     """Connect to a replica and shake hands; `who` is what its log calls us, `black_box` reads what it left when it died.
 
+    `timeout_s` is for the handshake, and later for each probe.
+
     Raises:
         EngineLost: nobody answers there, it says nothing in time, or it speaks another version of the protocol.
         ValueError: the address is neither unix:/path nor host:port.
     """
     place = parse_address(address)
-    handshake = asyncio.ensure_future(_shake_hands(place, clock, who, black_box))
+    handshake = asyncio.ensure_future(_shake_hands(place, (clock, timeout_s), who, black_box))
     try:
         await _within(clock, timeout_s, handshake)
         if not handshake.done():
@@ -335,7 +338,7 @@ async def _within(clock: Clock, timeout_s: float, waited: asyncio.Future[Any]) -
 
 
 async def _shake_hands(
-    place: UnixAddress | TcpAddress, clock: Clock, who: str, black_box: Callable[[], str]
+    place: UnixAddress | TcpAddress, time: tuple[Clock, float], who: str, black_box: Callable[[], str]
 ) -> EmbeddedEngine:
     """Connect, say Hello and wait for the Welcome; a link that turns out useless is cut."""
     loop = asyncio.get_running_loop()
@@ -351,7 +354,7 @@ async def _shake_hands(
         elif frame.version != VERSION:
             link.cut(f"{place} speaks version {frame.version} of the wire protocol, we speak {VERSION}")
         else:  # made here and not later, so that no frame behind the Welcome is missed
-            answer.set_result(EmbeddedEngine(link, frame, clock, black_box=black_box))
+            answer.set_result(EmbeddedEngine(link, frame, *time, black_box))
 
     def on_end(why: str) -> None:
         if not answer.done():

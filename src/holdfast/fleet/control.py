@@ -18,10 +18,14 @@ EVENTS_MAX = 1000
 
 @dataclass(frozen=True)
 class Papers:
-    """Where the pages come from: the supervisor's last view, and the last events (oldest first)."""
+    """Where the pages come from: the supervisor's last view, and the last events (oldest first).
+
+    `health` says where gRPC health is served, or why it is not.
+    """
 
     read_site: Callable[[], SiteView | None]
     read_events: Callable[[int], list[dict[str, Any]]]
+    health: str = ""
 
 
 def control_app(papers: Papers, started: Callable[[], None]) -> Starlette:
@@ -42,7 +46,7 @@ def control_app(papers: Papers, started: Callable[[], None]) -> Starlette:
         return _json({"events": papers.read_events(int(asked))})
 
     async def health(request: Request) -> Response:
-        return _json({"ok": True})
+        return _json({"ok": True, "grpc": papers.health})
 
     @contextlib.asynccontextmanager
     async def life(app: Starlette) -> AsyncIterator[None]:

@@ -5,28 +5,35 @@ and goes on from what it sees. The roster is read back too, so that a supervisor
 """
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 
 from msgspec import Struct, structs
 
 from holdfast.domain import event as events
+from holdfast.domain.ailment import Ailment
 from holdfast.domain.event import Emit, Event
 from holdfast.domain.ports import Child, Clock, Host, Sighting
 from holdfast.domain.procedure import Done, Step, Wait
 from holdfast.domain.replica import Happening, ReplicaState
 from holdfast.domain.roster import Roster
 from holdfast.domain.site import ProcessView, Role, Run
+from holdfast.domain.wish import Wishes
 from holdfast.fleet.probe import Ears
-from holdfast.policy import supervision
+from holdfast.policy import escalation, leaving, supervision, wishes
 from holdfast.policy.supervision import Fact, Rules, Seen, Standing
 
 
 class Want(Struct, frozen=True, kw_only=True):
-    """A process that should run."""
+    """A process that should run. `device`: where a replica computes."""
 
     role: Role
     child: Child
+    device: str = ""
+
+
+Revise = Callable[[Wishes], Wishes]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +43,11 @@ class Hands:
     read_run: a child's run file, None while there is none. clear_run: remove it before a start. last_words: the last line of
     a child's log. publish: make a roster the one that gateways read. show: tell the others what was seen. draw: a seeded
     generator's next number in [0, 1). Those that write raise OSError.
+
+    read_wishes, change_wishes: what operators want beyond the settings. read_pulse: the last sign of life of the worker whose
+    run file names this pulse. ailments: what is wrong with a process that runs and answers, by name. equip: a child as it is
+    started now, with what only a living supervisor can give it. renew: become a new supervisor in this very process, after
+    which nothing here goes on; raises OSError when that is refused. reset: reset a device; None where nobody can.
     """
 
     wake: asyncio.Event  # set by whoever knows that something has happened
@@ -51,14 +63,22 @@ class Hands:
     show: Callable[[tuple[ProcessView, ...], Roster], None]
     age_s: Callable[[int], float]
     draw: Callable[[], float]
+    read_wishes: Callable[[], Wishes] = Wishes
+    change_wishes: Callable[[Revise], object] = lambda revise: revise(Wishes())
+    read_pulse: Callable[[str], float | None] = lambda path: None
+    ailments: Callable[[str], Ailment | None] = lambda name: None
+    equip: Callable[[Want], Child] = lambda want: want.child
+    renew: Callable[[], None] = lambda: None
+    reset: Callable[[str], Awaitable[None]] | None = None
 
 
 class Supervise:
-    """Keeps the wanted processes of one host alive."""
+    """Keeps the wanted processes of one host alive. `epoch`: the upgrade that this supervisor itself belongs to."""
 
-    def __init__(self, wants: Iterable[Want], rules: Rules, hands: Hands) -> None:
+    def __init__(self, wants: Iterable[Want], rules: Rules, hands: Hands, epoch: int = 0) -> None:
         self._wants = {want.child.name: want for want in wants}
-        self._rules, self._hands = rules, hands
+        self._rules, self._hands, self._epoch = rules, hands, epoch
+        self._wishes = hands.read_wishes()
         self._standings: dict[str, Standing] = {}
         self._roster = hands.read_roster()
         self.stopping, self._failed = "", False
@@ -66,6 +86,8 @@ class Supervise:
         self._doubting_since: float | None = None
         self._due: float | None = None
         self._ready = False
+        self._unpublished = self._told_unpublished = False
+        self._alarms: dict[str, str] = {}
         self._shown: tuple[tuple[object, ...], float] = ((), float("-inf"))
 
     def stop(self, why: str) -> None:
@@ -82,6 +104,12 @@ class Supervise:
     async def look(self) -> Seen:
         """Sightings, run files and what the ears have heard, folded into the standings."""
         now = self._hands.clock.now()
+        if self._unpublished:
+            self._write_roster(self._roster)
+        self._wishes = self._hands.read_wishes()
+        on_file = self._hands.read_roster()
+        if on_file != self._roster and not self._unpublished:  # somebody changed it: publish what is missing
+            self._roster = structs.replace(on_file, epoch=max(on_file.epoch, self._roster.epoch))
         sightings = {sighting.name: sighting for sighting in await self._hands.host.look()}
         runs = {name: self._run_of(name, sighting) for name, sighting in sightings.items()}
         self._hands.ears.follow(
@@ -92,25 +120,32 @@ class Supervise:
             }
         )
         for name in dict.fromkeys((*self._wants, *sightings)):
-            one = self._standings.get(name) or Standing(name=name, role=self._role(name), since=now)
+            one = self._standings.get(name) or self._fresh(name, now)
             fact = self._fact(name, sightings.get(name), runs.get(name))
-            self._standings[name] = structs.replace(one, wanted=name in self._wants, fact=fact)
+            told = one.announced_at if fact.boot and fact.boot == one.fact.boot else now if fact.boot else None
+            self._standings[name] = structs.replace(one, wanted=name in self._wants, fact=fact, announced_at=told)
         since = self._doubting_since
-        if since is not None and any((one.fact.heard_at or 0) > since for one in self._standings.values()):
+        replicas = (one for one in self._standings.values() if one.role is Role.REPLICA)
+        if since is not None and any((one.fact.heard_at or 0) > since for one in replicas):
             self._doubting_since = None
         late_s = 0.0 if self._due is None else max(0.0, now - self._due)
         self._due = None
         self._show(sightings, now)
         self._tell_ready()
-        return Seen(
+        seen = Seen(
             standings=tuple(self._standings.values()),
             roster=self._roster,
+            wishes=self._wishes,
+            epoch=self._epoch,
+            resettable=self._hands.reset is not None,
             stopping=self.stopping,
             failed=self._failed,
             late_s=late_s,
             trusted_since=self._trusted_since,
             doubting_since=self._doubting_since,
         )
+        self._raise_alarms(seen)
+        return seen
 
     def next_step(self, seen: Seen, now: float) -> Step | Wait | Done:
         """Ask the policy."""
@@ -125,21 +160,23 @@ class Supervise:
         match step:
             case supervision.Start(name=name):
                 self._hands.clear_run(name)
-                sighting = await self._hands.host.start(self._wants[name].child)
-                self._note(name, Happening.STARTED, step.why, now)
+                sighting = await self._hands.host.start(self._hands.equip(self._wants[name]))
+                self._note(supervision.Note(name=name, happening=Happening.STARTED, why=step.why), now)
                 self._hands.emit(events.ProcessStarted(name=name, pid=sighting.pid, why=step.why))
             case supervision.Tell(name=name, grace_s=grace_s):
                 await self._hands.host.stop(name, grace_s)
                 self._standings[name] = structs.replace(self._standings[name], told_at=now)
-            case supervision.Kill(name=name):
+            case supervision.Kill(name=name, suspected=suspected):
                 await self._hands.host.stop(name, 0)
-                self._standings[name] = structs.replace(self._standings[name], killed_at=now)
-            case supervision.Note(name=name, happening=happening):
                 one = self._standings[name]
-                self._note(name, happening, step.why, now)
-                told = _event_of(one, happening, step.why, now - max(one.fact.heard_at or 0, self._trusted_since))
-                if told is not None:
+                self._standings[name] = structs.replace(one, killed_at=now, blamed=one.blamed or suspected)
+            case supervision.Note():
+                one = self._standings[step.name]
+                self._note(step, now)
+                for told in _events_of(one, step, now - max(one.fact.heard_at or 0, self._trusted_since)):
                     self._hands.emit(told)
+                if step.happening is Happening.DIED and one.state is ReplicaState.DRAINING and not self.stopping:
+                    self._tell_drained(one, now)
             case supervision.Forget(name=name):
                 self._hands.host.forget(name)
                 self._hands.clear_run(name)
@@ -153,10 +190,44 @@ class Supervise:
             case supervision.Halt():
                 self._failed = True
                 self.stop(step.why)
+            case _:
+                await self._act_seldom(step, now)
+
+    async def _act_seldom(self, step: Step, now: float) -> None:
+        """The steps of upgrades, and of what is found in a replica that runs and answers."""
+        match step:
+            case supervision.Condemn(name=name):
+                self._hands.change_wishes(partial(wishes.condemn, name=name, why=step.why))
+            case supervision.Reset(name=name, device=device):
+                if self._hands.reset is not None:
+                    await self._hands.reset(device)
+                self._standings[name] = structs.replace(self._standings[name], deaths=(), reset_at=now)
+            case supervision.Refresh():
+                self._hands.change_wishes(wishes.upgraded)
+            case supervision.Renew(epoch=epoch):
+                self._hands.emit(events.UpgradeBegun(epoch=epoch, why=step.why))
+                try:
+                    self._hands.renew()
+                except OSError as error:
+                    self._hands.change_wishes(partial(wishes.refuse_upgrade, epoch=self._epoch, why=str(error)))
+                    raise
+            case supervision.Finish(epoch=epoch):
+                self._hands.change_wishes(partial(wishes.finish, epoch=epoch))
+                self._hands.emit(events.UpgradeEnded(epoch=epoch, why=step.why))
 
     def standings(self) -> tuple[Standing, ...]:
         """As of the last look."""
         return tuple(self._standings.values())
+
+    def _fresh(self, name: str, now: float) -> Standing:
+        want = self._wants.get(name)
+        return Standing(
+            name=name,
+            role=self._role(name),
+            device=want.device if want else "",
+            since=now,
+            pardons=self._wishes.pardons.get(name, 0),
+        )
 
     def _role(self, name: str) -> Role:
         want = self._wants.get(name)
@@ -175,49 +246,84 @@ class Supervise:
         if not sighting.alive:
             words = self._hands.last_words(name) if sighting.exit_code else ""
             return Fact(pid=sighting.pid, exit_code=sighting.exit_code, last_words=words)
+        fact = Fact(alive=True, pid=sighting.pid, epoch=sighting.epoch, ailment=self._hands.ailments(name))
         if run is None:
-            return Fact(alive=True, pid=sighting.pid)
+            return fact
+        fact = structs.replace(fact, boot=run.boot, address=run.listen, box=run.box)
         if self._role(name) is not Role.REPLICA:
-            return Fact(alive=True, pid=sighting.pid, boot=run.boot, address=run.listen, ready=run.ready)
+            return structs.replace(fact, ready=run.ready, heard_at=self._hands.read_pulse(run.pulse))
         heard = self._hands.ears.heard(name, run.boot)
-        return Fact(
-            alive=True,
-            pid=sighting.pid,
-            boot=run.boot,
-            address=run.listen,
+        return structs.replace(
+            fact,
             ready=heard is not None and not heard.load.draining,
             heard_at=heard.at if heard else None,
             load=heard.load if heard else None,
             release=heard.release if heard else None,
         )
 
-    def _note(self, name: str, happening: Happening, why: str, now: float) -> None:
-        self._standings[name] = supervision.noted(self._standings[name], happening, why, now, self._hands.draw())
+    def _note(self, note: supervision.Note, now: float) -> None:
+        one = supervision.noted(self._standings[note.name], note, now, self._hands.draw())
+        if note.happening is Happening.PARDONED:
+            one = structs.replace(one, pardons=self._wishes.pardons.get(note.name, 0))
+        self._standings[note.name] = one
 
     def _publish(self, roster: Roster, why: str) -> None:
-        self._hands.publish(roster)
-        before = {(place.replica, place.boot) for place in self._roster.places}
-        after = {(place.replica, place.boot) for place in roster.places}
+        self._unpublished = True
+        self._write_roster(roster)
+        before = {(place.replica, place.boot) for place in self._roster.places if not place.leaving}
+        after = {(place.replica, place.boot) for place in roster.places if not place.leaving}
         self._roster = roster
         for name, _ in sorted(before - after):
             self._hands.emit(events.ReplicaLost(replica=name, why=why))
         for name, _ in sorted(after - before):
             self._hands.emit(events.ReplicaJoined(replica=name, why=why))
 
+    def _write_roster(self, roster: Roster) -> None:
+        """Where it can't be written, supervision goes on as if it were, and every look tries again."""
+        try:
+            self._hands.publish(roster)
+        except OSError as error:
+            if not self._told_unpublished:
+                why = f"roster {roster.epoch} can't be written: {error}. Gateways go on with what they see themselves"
+                self._hands.emit(events.StepFailed(procedure="supervise", step="publish", why=why))
+            self._told_unpublished = True
+        else:
+            self._unpublished = self._told_unpublished = False
+
     def _tell_ready(self) -> None:
         doors = [one for one in self._standings.values() if one.role is Role.GATEWAY and one.served_at is not None]
-        if self._ready or not doors or not self._roster.places or self.stopping:
+        places = [place.replica for place in self._roster.places if not place.leaving]
+        if self._ready or not doors or not places or self.stopping:
             return
         self._ready = True
-        who = ", ".join(place.replica for place in self._roster.places)
+        who = ", ".join(places)
         self._hands.emit(
             events.SiteReady(address=doors[0].fact.address, why=f"{doors[0].name} listens, {who} may serve")
         )
 
+    def _tell_drained(self, one: Standing, now: float) -> None:
+        if one.role is Role.REPLICA:
+            moved = f"{one.streams} stream{'' if one.streams == 1 else 's'}"
+            why = f"{one.name} is drained of {moved} and gone, {now - one.since:.1f} s after it was told to leave"
+            self._hands.emit(events.ReplicaDrained(replica=one.name, streams=one.streams, why=why))
+
+    def _raise_alarms(self, seen: Seen) -> None:
+        """Tell what concerns several replicas at once: when it begins, and again only after it was over."""
+        suspects, held = leaving.frozen(seen)
+        found = {"ejection": held, "host": escalation.alarm(seen)}
+        begun = [kind for kind, why in found.items() if why and not self._alarms.get(kind)]
+        self._alarms = found
+        replicas = sum(1 for one in seen.of(Role.REPLICA) if one.wanted)
+        if "ejection" in begun:
+            self._hands.emit(events.EjectionFrozen(suspects=suspects, replicas=replicas, why=held))
+        if "host" in begun:
+            out = sum(1 for one in seen.of(Role.REPLICA) if one.state is ReplicaState.QUARANTINED)
+            self._hands.emit(events.HostAiling(quarantined=out, replicas=replicas, why=found["host"]))
+
     def _show(self, sightings: dict[str, Sighting], now: float) -> None:
         """Tell what was seen: at every change, and once a second for the loads."""
         ones = self._standings.values()
-        essence = (self._roster, *((one.name, one.state, one.fact.pid, one.why) for one in ones))
+        essence = (self._roster, self._wishes, *((one.name, one.state, one.fact.pid, one.why) for one in ones))
         if essence == self._shown[0] and now - self._shown[1] < 1.0:
             return
         self._shown = (essence, now)
@@ -226,43 +332,48 @@ class Supervise:
                 name=one.name,
                 role=one.role,
                 state=one.state,
-                why=_reason(one),
+                why=_reason(one, self._wishes),
                 pid=one.fact.pid if one.fact.alive else 0,
                 uptime_s=round(self._hands.age_s(sightings[one.name].start_ticks), 1) if one.fact.alive else 0.0,
                 restarts=one.restarts,
                 address=one.fact.address,
                 load=one.fact.load,
+                device=one.device,
+                epoch=one.fact.epoch,
             )
             for one in ones
         )
         self._hands.show(views, self._roster)
 
 
-def _reason(one: Standing) -> str:
+def _reason(one: Standing, wishes: Wishes) -> str:
     """What somebody who looks at this process wants to know: why it is not in service, or why it was started again."""
+    drained = wishes.drained.get(one.name)
+    if one.state is ReplicaState.DOWN and drained is not None:
+        return f"drained, {drained}; it runs again after: holdfast undrain {one.name}"
     if one.state is ReplicaState.SERVING:
         return f"started again: {one.deaths[-1].why}" if one.deaths else ""
     return one.why
 
 
-def _event_of(one: Standing, happening: Happening, why: str, silent_s: float) -> Event | None:
+def _events_of(one: Standing, note: supervision.Note, silent_s: float) -> list[Event]:
     """What the others are told of a note; `one` is the standing before it."""
-    name, pid = one.name, one.fact.pid
-    match happening:
+    name, pid, why = one.name, one.fact.pid, note.why
+    match note.happening:
         case Happening.STARTED:
-            return events.ProcessAdopted(name=name, pid=pid, why=f"{why} since before this supervisor: adopted")
+            return [events.ProcessAdopted(name=name, pid=pid, why=f"{why} since before this supervisor: adopted")]
         case Happening.READY:
-            return events.ProcessReady(name=name, pid=pid, why=why)
+            return [events.ProcessReady(name=name, pid=pid, why=why)]
         case Happening.SILENT:
             streams = one.fact.load.running if one.fact.load else 0
-            return events.ReplicaSuspected(replica=name, silent_s=silent_s, streams=streams, why=why)
+            return [events.ReplicaSuspected(replica=name, silent_s=silent_s, streams=streams, why=why)]
         case Happening.MOVED:
-            return events.ReplicaCleared(replica=name, why=why)
-        case Happening.DIED if one.told_at is not None:
-            return events.ProcessStopped(name=name, pid=pid, why=why)
+            return [events.ReplicaCleared(replica=name, why=why)]
+        case Happening.DIED if one.state is ReplicaState.DRAINING and one.killed_at is None:
+            return [events.ProcessStopped(name=name, pid=pid, why=why)]
         case Happening.DIED:
-            return events.ProcessDied(name=name, pid=pid, why=why)
+            return [events.ProcessDied(name=name, pid=pid, why=why)]
         case Happening.GAVE_UP:
-            return events.ProcessQuarantined(name=name, why=why)
+            return [events.ProcessQuarantined(name=name, why=why)]
         case _:
-            return None
+            return []

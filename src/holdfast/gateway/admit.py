@@ -79,7 +79,10 @@ def admit(gate: Gate, lines: Lines, clock: Clock) -> Layer:
 
     def layer(inner: Service) -> Service:
         async def service(generation: Generation) -> AsyncGenerator[Chunk, None]:
-            verdict = gate.admission.ask(clock.now(), gate.running, len(gate.waiting), lines.slots())
+            verdict: Queue | Shed | None = None
+            if not generation.urgent:  # a client holds the beginning of this one: it waits for nobody
+                ask = gate.admission.ask(clock.now(), gate.running, len(gate.waiting), lines.slots())
+                verdict = ask if isinstance(ask, Queue | Shed) else None
             if isinstance(verdict, Shed):
                 raise Overloaded(verdict.why, verdict.retry_after_s, verdict.status)
             if isinstance(verdict, Queue):

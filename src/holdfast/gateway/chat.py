@@ -1,50 +1,86 @@
-"""POST /v1/chat/completions: reads the request, calls the service, writes the answer."""
+"""POST /v1/chat/completions: reads the request, calls the service, writes the answer.
+
+An answer that is had again (gateway/resumed.py, or a repeated Idempotency-Key) is written by the same code, from its kept ids.
+"""
 
 import asyncio
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from functools import lru_cache
+from hashlib import blake2b
+
+from msgspec import Struct
 
 from holdfast.domain.dialect import Said, ToolCall
-from holdfast.domain.event import RequestRefused
+from holdfast.domain.event import RequestRefused, StreamResumed
 from holdfast.domain.fault import BadRequest, EngineLost, Fault
 from holdfast.domain.request import Chunk, TokenLogprob
+from holdfast.gateway.archive import Kept
 from holdfast.gateway.connection import Exchange
 from holdfast.gateway.incoming import Request
+from holdfast.gateway.journal import digest_of_key
+from holdfast.gateway.marks import Mark, Rest
 from holdfast.gateway.metrics import Tally
 from holdfast.gateway.needs import Needs
 from holdfast.gateway.openai_wire import decode
-from holdfast.gateway.order import Asker, Order, order, prompt_of
+from holdfast.gateway.order import Asker, Order, order, order_again, prompt_of, read_note
 from holdfast.gateway.pages import bearer, request_id_line
 from holdfast.gateway.reading import Reading
 from holdfast.gateway.refusals import JSON_TYPE, refusal_for
 from holdfast.gateway.writing import KEEP_ALIVE, Events, logprobs_json, whole
 
 STREAM_TYPE = b"content-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache\r\nx-accel-buffering: no\r\n"
+KEY_BYTES_MAX = 255
 
 
 def asker(request: Request, limit_s: float) -> Asker:
     """Who asks, and how long they will wait: at most `limit_s`.
 
     Raises:
-        BadRequest: x-holdfast-deadline-s is not a positive number.
+        BadRequest: x-holdfast-deadline-s is not a positive number, or the Idempotency-Key is none.
     """
     key = bearer(request)
     said = request.headers.get(b"x-holdfast-deadline-s")
-    if said is None:
+    if said is not None:
+        try:
+            seconds = float(said)
+        except ValueError:
+            seconds = 0.0
+        if not 0 < seconds < float("inf"):
+            raise BadRequest("x-holdfast-deadline-s must be a number of seconds above 0.", "x-holdfast-deadline-s")
+        limit_s = min(seconds, limit_s)
+    mark = request.headers.get(b"idempotency-key")
+    if mark is None:
         return Asker(key, limit_s)
-    try:
-        seconds = float(said)
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds < float("inf"):
-        raise BadRequest("x-holdfast-deadline-s must be a number of seconds above 0.", "x-holdfast-deadline-s")
-    return Asker(key, min(seconds, limit_s))
+    if not 0 < len(mark) <= KEY_BYTES_MAX or any(not 33 <= byte <= 126 for byte in mark):
+        why = f"Idempotency-Key must be 1 to {KEY_BYTES_MAX} visible ASCII characters."
+        raise BadRequest(why, "idempotency-key")
+    digest = blake2b(mark, digest_size=16, key=digest_of_key(key)).hexdigest()
+    return Asker(key, limit_s, digest, blake2b(request.body, digest_size=16).digest())
 
 
 @lru_cache(maxsize=16)
 def _plain(word: str, why: str) -> bytes:
-    """The contract as a header can carry it."""
+    """Two words as a header can carry them."""
     return f"{word}; {why}".encode("ascii", "replace")
+
+
+def wants_resume(request: Request) -> bool:
+    """Whether the client says that it comes back for its answer when the connection is lost."""
+    headers = request.headers
+    return headers.get(b"x-holdfast-resume", b"").lower() == b"yes" or b"idempotency-key" in headers
+
+
+class Telling(Struct):
+    """One answer that is being written. Of one that is had again, only what `mark` does not cover; its times tell nothing."""
+
+    made: Order
+    reading: Reading
+    chunks: AsyncGenerator[Chunk, None]
+    began: float
+    again: bool = False
+    mark: Mark | None = None
+    lines: bytes = b""
 
 
 class Chat:
@@ -57,26 +93,62 @@ class Chat:
     async def answer(self, exchange: Exchange) -> None:
         """One exchange, from the body to the last byte. A Fault becomes an error page, or an error event in a stream."""
         needs, tally, request = self._needs, self._tally, exchange.request
-        began = needs.clock.now()
+        began, who = needs.clock.now(), None
         tally.in_flight += 1
         try:
-            made = await self._order(request)
-            if made.stream:
-                await self._stream(exchange, made, began)
+            who = asker(request, needs.limits.deadline_s)
+            if needs.screen is not None:
+                needs.screen(who.key, len(request.body))
+            kept = None
+            if who.idempotency and needs.streams is not None:
+                kept = await needs.streams.reserve(who.idempotency)
+            if kept is None:
+                made = await self._order(request, who)
+                exchange.generation = made.generation.id
+                exchange.lingers = wants_resume(request) and not self._complaint(made.generation.id)
+                await self._tell(exchange, Telling(made, Reading(made), needs.service(made.generation), began))
+            elif read_note(kept.generation).body_digest != who.body_digest:
+                why = "This Idempotency-Key was sent before with another body; use a new key for a new request."
+                raise BadRequest(why, "idempotency-key", "idempotency_key_reused")
             else:
-                await self._whole(exchange, made, began)
+                tally.replayed += 1
+                await self.again(exchange, kept, who.key, None, b"x-holdfast-replayed: true\r\n")
         except Fault as fault:
             said = refusal_for(fault)
             needs.emit(RequestRefused(status=said.status, why=fault.why))
             exchange.refuse(said, request_id_line(request, needs.bits))
         finally:
             tally.in_flight -= 1
+            if who is not None and who.idempotency and needs.streams is not None:
+                needs.streams.release(who.idempotency)
 
-    async def _order(self, request: Request) -> Order:
+    async def again(self, exchange: Exchange, kept: Kept, key: str, mark: Mark | None, lines: bytes = b"") -> None:
+        """Write a kept answer, as far as it goes and as it goes on. Raises Fault while nothing is written."""
+        needs = self._needs
+        if needs.streams is None:
+            return
+        made = order_again(kept.generation, needs)
+        exchange.generation, exchange.follows = kept.begun.id, True
+        exchange.lingers = wants_resume(exchange.request) and not self._complaint(kept.begun.id)
+        token = 0 if mark is None else mark.at
+        why = f"asked for again from token {token}; {'its owner lives' if kept.alive else 'its owner is gone'}"
+        needs.emit(StreamResumed(generation=kept.begun.id, token=token, owner=kept.owner, why=why))
+        chunks = needs.streams.follow(kept, key)
+        await self._tell(exchange, Telling(made, Reading(made), chunks, needs.clock.now(), True, mark, lines))
+
+    async def _tell(self, exchange: Exchange, telling: Telling) -> None:
+        try:
+            if telling.made.stream:
+                await self._stream(exchange, telling)
+            else:
+                await self._whole(exchange, telling)
+        finally:
+            if not telling.again:
+                self._tally.tokens_out += telling.reading.tokens
+                self._tally.tokens_cached += telling.reading.cached
+
+    async def _order(self, request: Request, who: Asker) -> Order:
         needs, body = self._needs, request.body
-        who = asker(request, needs.limits.deadline_s)
-        if needs.screen is not None:
-            needs.screen(who.key, len(body))
         card = needs.card()
         try:
             ask = decode(body)
@@ -90,50 +162,61 @@ class Chat:
         self._tally.tokens_in += len(prompt_ids)
         return made
 
-    def _lines(self, made: Order, request: Request) -> bytes:
-        """Header lines that every answer of this order carries."""
-        generation = made.generation
-        word, why = self._needs.contract(generation.sampling, made.card.exactness)
-        return b"%bx-holdfast-continuable: %b\r\nx-holdfast-seed: %d\r\n" % (
+    def _complaint(self, generation: str) -> str:
+        streams = self._needs.streams
+        return "this gateway keeps no journal" if streams is None else streams.complaint(generation)
+
+    def _lines(self, telling: Telling, request: Request) -> bytes:
+        """Header lines that every answer carries."""
+        generation, card = telling.made.generation, telling.made.card
+        word, why = self._needs.contract(generation.sampling, card.exactness)
+        complaint, name = self._complaint(generation.id), generation.id.encode()
+        resume = _plain("off", complaint) if complaint else b"/v1/streams/" + name
+        return (
+            b"%b%bx-holdfast-continuable: %b\r\nx-holdfast-seed: %d\r\nx-holdfast-answer: %b\r\nx-holdfast-resume: %b\r\n"
+        ) % (
+            telling.lines,
             request_id_line(request, generation.id),
             _plain(word, why),
             generation.seed,
+            name,
+            resume,
         )
 
-    async def _whole(self, exchange: Exchange, made: Order, began: float) -> None:
-        reading = Reading(made)
+    async def _whole(self, exchange: Exchange, telling: Telling) -> None:
+        made, reading = telling.made, telling.reading
         reasoning: list[str] = []
         content: list[str] = []
         calls: list[ToolCall] = []
         rows: list[TokenLogprob] = []
-        tally, now, last = self._tally, self._needs.clock.now, began
-        async with aclosing(self._needs.service(made.generation)) as chunks:
+        now, last = self._needs.clock.now, telling.began
+        async with aclosing(telling.chunks) as chunks:
             async for chunk in chunks:
                 if chunk.waiting:
                     continue
-                last = self._timed(chunk, reading, began, last, now())
+                last = self._timed(chunk, telling, last, now())
                 said = reading.take(chunk)
                 if said.reasoning:
                     reasoning.append(said.reasoning)
                 if said.content:
                     content.append(said.content)
                 calls.extend(said.calls)
-                if chunk.logprobs:
-                    rows.extend(chunk.logprobs)
+                if reading.logprobs:
+                    rows.extend(reading.logprobs)
                 if reading.stopped:
                     break
         if not reading.done:
             raise EngineLost("the answer ended without a finish")
-        tally.tokens_out += reading.tokens
-        tally.tokens_cached += reading.cached
         said = Said("".join(reasoning), "".join(content), tuple(calls))
         logprobs = logprobs_json(rows, self._needs.dialect) if rows else None
-        lines = JSON_TYPE + self._lines(made, exchange.request) + b"x-holdfast-moves: %d\r\n" % reading.moves
+        lines = JSON_TYPE + self._lines(telling, exchange.request) + b"x-holdfast-moves: %d\r\n" % reading.moves
         exchange.send(200, lines, whole(made, reading, said, logprobs))
 
-    def _timed(self, chunk: Chunk, reading: Reading, began: float, last: float, now: float) -> float:
+    def _timed(self, chunk: Chunk, telling: Telling, last: float, now: float) -> float:
         """Take down first-token time, gaps and pauses. Returns the time of the newest ids."""
-        tally = self._tally
+        tally, reading = self._tally, telling.reading
+        if telling.again:
+            return now
         if chunk.moves != reading.moves:
             tally.moves += chunk.moves - reading.moves
             tally.pause_s.observe(now - last)
@@ -142,15 +225,14 @@ class Chat:
         if reading.tokens:
             tally.gap_s.observe(now - last)
         else:
-            tally.ttft_s.observe(now - began)
+            tally.ttft_s.observe(now - telling.began)
         return now
 
-    async def _stream(self, exchange: Exchange, made: Order, began: float) -> None:
+    async def _stream(self, exchange: Exchange, telling: Telling) -> None:
         """Nothing is written before the first chunk: until then a refusal is an error page, later it is an error event."""
         tally, needs = self._tally, self._needs
-        reading = Reading(made)
         try:
-            await self._events(exchange, made, reading, began)
+            await self._events(exchange, telling)
         except Fault as fault:
             if not exchange.begun:
                 raise
@@ -163,26 +245,28 @@ class Chat:
             exchange.shut(b"data: " + said.body + b"\n\n", close=True)
         finally:
             tally.streams -= exchange.begun
-            tally.tokens_out += reading.tokens
-            tally.tokens_cached += reading.cached
 
-    async def _events(self, exchange: Exchange, made: Order, reading: Reading, began: float) -> None:
-        needs = self._needs
-        events = Events(made, needs.dialect)
-        now, last, ahead = needs.clock.now, began, b""
-        async with aclosing(needs.service(made.generation)) as chunks:
+    async def _events(self, exchange: Exchange, telling: Telling) -> None:
+        needs, reading, mark = self._needs, telling.reading, telling.mark
+        events = Events(telling.made, needs.dialect)
+        rest = None if mark is None else Rest(reading, mark)
+        now, last, ahead = needs.clock.now, telling.began, b""
+        async with aclosing(telling.chunks) as chunks:
             async for chunk in chunks:
                 if not exchange.begun:
-                    exchange.open(STREAM_TYPE + self._lines(made, exchange.request))
+                    exchange.open(STREAM_TYPE + self._lines(telling, exchange.request))
                     self._tally.streams += 1
-                    ahead = events.role()
+                    ahead = events.role() if mark is None else b""
                 if chunk.waiting:
                     data = ahead + KEEP_ALIVE
                 else:
-                    last = self._timed(chunk, reading, began, last, now())
-                    data = ahead + events.said(reading.take(chunk), reading)
+                    last = self._timed(chunk, telling, last, now())
+                    if rest is None:
+                        data = ahead + events.said(reading.take(chunk), reading)
+                    else:
+                        data = events.rest(rest, chunk, reading)
                     if reading.done:
-                        exchange.shut(data + events.last(reading))
+                        exchange.shut(data + events.last(reading, "" if mark is None else mark.ending))
                         if reading.stopped:
                             return
                         continue

@@ -1,7 +1,8 @@
 """One client's connection: requests in strict order, one answer at a time, bounded memory, prompt hang-up.
 
 A client that goes away cancels its request's task, which closes the service's generator and so aborts the work at the
-replica. A client that does not read is waited for, and cut by the sweep when it has not read for too long.
+replica; where it can come back for the answer, the task lingers (gateway/buffers.py). A client that does not read is waited
+for, and cut by the sweep when it has not read for too long.
 """
 
 import asyncio
@@ -9,8 +10,9 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import TypeAlias, cast
 
-from msgspec import Struct
+from msgspec import Struct, field
 
+from holdfast.gateway.buffers import Lingering
 from holdfast.gateway.incoming import DEAF, IDLE, Hearing, Incoming, Request, Tick
 from holdfast.gateway.metrics import Tally
 from holdfast.gateway.needs import Limits
@@ -46,18 +48,23 @@ class Hall(Struct):
     date: bytes = b""
     draining: bool = False
     connections: "set[Connection]" = set()
+    crowded: str = ""  # why no further connection is taken
+    lingering: Lingering = field(default_factory=Lingering)
 
 
 class Exchange:
     """One request and its answer: either `send` or `refuse`, or `open`, any number of `push` and one `shut`."""
 
-    __slots__ = ("_connection", "_hall", "answered", "begun", "request")
+    __slots__ = ("_connection", "_hall", "answered", "begun", "follows", "generation", "lingers", "request")
 
     def __init__(self, connection: "Connection", hall: Hall, request: Request) -> None:
         self._connection = connection
         self._hall = hall
         self.request = request
         self.begun = self.answered = False
+        self.generation = ""  # whose answer it is
+        self.follows = False  # an answer that was begun before
+        self.lingers = False  # whether the work goes on for a while when the client is lost
 
     @property
     def keeps(self) -> bool:
@@ -135,7 +142,11 @@ class Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is one by shape, not by class
         hall = self._hall
         hall.connections.add(self)
-        if len(hall.connections) > hall.limits.connections_max:
+        self._transport.set_write_buffer_limits(high=hall.limits.stream_bytes_max)
+        if hall.crowded:
+            self._incoming.deafen()
+            self._refuse(refusal(503, hall.crowded, "connections", 1.0))
+        elif len(hall.connections) > hall.limits.connections_max:
             self._incoming.deafen()
             self._refuse(refusal(503, "Too many connections are open; retry shortly.", "connections", 1.0))
 
@@ -150,8 +161,12 @@ class Connection(asyncio.Protocol):
         self.lost = True
         self._hall.connections.discard(self)
         self._waiting.clear()
-        if self._task is not None:
-            self._task.cancel()
+        task, exchange, hall = self._task, self._exchange, self._hall
+        if task is not None:
+            if exchange is not None and exchange.lingers and not hall.draining:
+                hall.lingering.add(task, exchange.generation, hall.tick.now_s, exchange.follows)
+            else:
+                task.cancel()
         if self.flow is not None and not self.flow.done():
             self.flow.set_result(None)
 
@@ -184,7 +199,7 @@ class Connection(asyncio.Protocol):
             hall.tally.stalled += 1
             self.abort()
         elif incoming.stage == DEAF:
-            if self._exchange is None and now - incoming.since_s > LINGER_S and not self._unsent():
+            if self._exchange is None and now - incoming.since_s > LINGER_S and not self.unread_bytes:
                 self.abort()
         elif incoming.silent():
             patience_s = limits.idle_s if incoming.stage == IDLE else limits.head_s
@@ -195,8 +210,15 @@ class Connection(asyncio.Protocol):
         else:
             incoming.overdue(now)
 
-    def _unsent(self) -> bool:
-        return self._transport is not None and self._transport.get_write_buffer_size() > 0
+    @property
+    def unread_bytes(self) -> int:
+        """What the client has not taken yet of what was written."""
+        return 0 if self._transport is None or self.lost else self._transport.get_write_buffer_size()
+
+    @property
+    def generation(self) -> str:
+        """Whose answer is being written, if any."""
+        return "" if self._exchange is None else self._exchange.generation
 
     # the reading half calls these
 

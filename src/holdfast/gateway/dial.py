@@ -7,6 +7,7 @@ from holdfast.domain.fault import EngineLost, EngineRefused
 from holdfast.domain.request import Chunk, Generation
 from holdfast.gateway.lines import Lines
 from holdfast.gateway.service import Service
+from holdfast.policy.sanity import Check
 
 
 def dial(lines: Lines) -> Service:
@@ -17,17 +18,23 @@ def dial(lines: Lines) -> Service:
         if line is None:
             raise EngineRefused(f"{generation.replica} went away")
         lines.owed[generation.id] = generation
-        finished = False
+        began, finished, check = lines.now, False, Check(generation.replica, generation.prompt_ids)
         try:
             async with aclosing(line.generate(generation)) as chunks:
                 async for chunk in chunks:
                     finished = chunk.finish is not None
                     chunk.epoch = generation.epoch
+                    odd = check.see(chunk.ids, chunk.logprobs)
+                    if odd is not None:
+                        lines.odd.append(odd)
                     yield chunk
             if not finished:
                 raise EngineLost("the stream ended without a finish")
         except (EngineLost, EngineRefused) as fault:
-            fault.replica = line.boot
+            fault.replica, fault.name = line.boot, generation.replica
+            if isinstance(fault, EngineLost):
+                fault.silent_s, fault.age_s = lines.now - line.last_frame_at, lines.now - began
+                fault.queued = line.last_load.queued
             raise
         finally:
             lines.owed.pop(generation.id, None)

@@ -9,12 +9,16 @@ import socket
 import sys
 from email.utils import formatdate
 
+from holdfast.gateway.accepting import Accepting
+from holdfast.gateway.buffers import Descriptors, cut_slowest
 from holdfast.gateway.chat import Chat
 from holdfast.gateway.connection import Connection, Hall
 from holdfast.gateway.incoming import Tick
 from holdfast.gateway.metrics import DoorCollector, Tally
 from holdfast.gateway.needs import Needs
 from holdfast.gateway.pages import Pages
+from holdfast.gateway.resumed import Resumed
+from holdfast.gateway.vitals import Vitals
 
 TICK_S = 0.25  # deadlines are kept to within this
 BACKLOG = 1024
@@ -43,10 +47,16 @@ class Door:
         self._needs = needs
         self.tally = Tally()
         needs.registry.register(DoorCollector(self.tally))
+        needs.registry.register(Vitals())
         chat = Chat(needs, self.tally)
-        pages = Pages(needs, chat.answer, lambda: self._hall.draining)
+        resumed = Resumed(needs, self.tally, chat)
+        pages = Pages(needs, chat.answer, resumed.answer, lambda: self._hall.draining)
         self._hall = Hall(limits=needs.limits, tally=self.tally, handle=pages.handle, tick=Tick())
-        self._servers: list[asyncio.Server] = []
+        self._hall.lingering.linger_s = needs.linger_s
+        if needs.streams is not None:
+            self._hall.lingering.followed = needs.streams.followed.__getitem__
+        self._descriptors = Descriptors(needs.descriptors, needs.limits.descriptors_share, needs.emit)
+        self._servers: list[asyncio.Server | Accepting] = []
         self._sweeper: asyncio.Task[None] | None = None
         self._tick()
 
@@ -58,6 +68,8 @@ class Door:
     async def serve(self, where: socket.socket | tuple[str, int], reuse_port: bool = True) -> tuple[str, int]:
         """Begin to accept on a listening socket or at (host, port); port 0 takes a free one. May be called again for more.
 
+        A socket may be shared with other workers (gateway/accepting.py).
+
         Returns:
             The bound (host, port); for a unix socket (path, 0).
 
@@ -66,14 +78,15 @@ class Door:
         """
         loop = asyncio.get_running_loop()
         if isinstance(where, socket.socket):
-            server = await loop.create_server(self.accept, sock=where, backlog=BACKLOG)
+            name = where.getsockname()
+            self._servers.append(Accepting(where, self.accept))
         else:
             host, port = where
             server = await loop.create_server(self.accept, host, port, backlog=BACKLOG, reuse_port=reuse_port or None)
-        self._servers.append(server)
+            name = server.sockets[0].getsockname()
+            self._servers.append(server)
         if self._sweeper is None:
             self._sweeper = loop.create_task(self._sweep())
-        name = server.sockets[0].getsockname()
         return (name, 0) if isinstance(name, str) else (name[0], name[1])
 
     async def drain(self, grace_s: float) -> None:
@@ -88,6 +101,7 @@ class Door:
             await clock.sleep(min(TICK_S, max(0.0, give_up - clock.now())))
         for connection in list(hall.connections):
             connection.abort()
+        hall.lingering.stop()
         if self._sweeper is not None:
             self._sweeper.cancel()
             self._sweeper = None
@@ -104,8 +118,15 @@ class Door:
     def _look(self) -> None:
         """One round over all connections."""
         self._tick()
-        for connection in list(self._hall.connections):
+        for server in self._servers:
+            if isinstance(server, Accepting) and not self._hall.draining:
+                server.look()
+        hall = self._hall
+        for connection in list(hall.connections):
             connection.sweep()
+        self.tally.buffers_cut += cut_slowest(hall.connections, hall.limits, self._needs.emit)
+        hall.crowded = self._descriptors.look()
+        hall.lingering.sweep(hall.tick.now_s)
 
     def _tick(self) -> None:
         self._hall.tick.now_s = self._needs.clock.now()

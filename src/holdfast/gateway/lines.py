@@ -6,6 +6,8 @@ The layers read it, the watch judges it, the roster feeds it. It decides nothing
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
+from enum import StrEnum
+from math import inf
 
 from holdfast.domain.event import Emit, ReplicaJoined, ReplicaLost
 from holdfast.domain.fault import EngineLost, EngineRefused
@@ -15,22 +17,73 @@ from holdfast.domain.request import Generation
 from holdfast.domain.roster import Place, Roster
 from holdfast.policy.balance import Candidate
 from holdfast.policy.breaker import Breaker
-from holdfast.policy.silence import Cadence
+from holdfast.policy.sanity import Odd
+from holdfast.policy.silence import READING_MIN_TOKENS, Cost, Rhythm
 
+REDIAL_S = 5.0  # a connection that has been silent for so long is given up for another one
 DIAL_PATIENCE_S = 0.05  # then the next reading of the roster looks again
 Dialler = Callable[[Place], Awaitable[Line]]
 
 
+class Suspicion(StrEnum):
+    """What a replica is suspected of, which says what clears it: a frame; a step; nothing but time."""
+
+    SILENT = "silent"
+    WEDGED = "wedged"
+    INSANE = "insane"
+
+
 @dataclass
 class Known:
-    """What this worker knows of one replica."""
+    """What this worker knows of one replica. The watch writes all but the first three and `picked_at`."""
 
     place: Place
     line: Line
     breaker: Breaker
-    cadence: Cadence = field(default_factory=Cadence)
+    rhythm: Rhythm = field(default_factory=Rhythm)  # of its frames, pongs among them, while it reads no long prompts
+    reads: Rhythm = field(default_factory=Rhythm)  # of its frames while it does
+    strides: Rhythm = field(default_factory=Rhythm)  # of its steps, as the looks see them
     suspected_at: float | None = None
+    suspected_of: Suspicion = Suspicion.SILENT
+    again_at: float = inf  # when a suspect is given another try, whatever it shows
+    tries: int = 0  # so many rests it has had of late
+    cleared_at: float = 0.0
+    worn: str = ""  # why this line is to be given up for a new one
+    doubtful_at: float | None = None
+    gap_s_max: float = inf  # longer gaps are learnt as this: a silence taken for a loss teaches patience by degrees
+    step: int = -1
+    stepped_at: float = 0.0
+    working: bool = False  # streams were in flight at the last look
+    reading: Cost = field(default_factory=Cost)  # of one step
+    first: Cost = field(default_factory=Cost)  # of a whole prompt, with all that goes on meanwhile
+    unread: set[str] = field(default_factory=set)  # generations that waited for their first token at the last look
+    reading_tokens: int = 0  # prompt tokens that its next step may read, at the last look
     picked_at: int = 0
+
+    @property
+    def may_serve(self) -> bool:
+        """Neither suspect nor gone nor leaving."""
+        return (
+            self.suspected_at is None
+            and not self.line.gone
+            and not self.line.last_load.draining
+            and not self.place.leaving
+            and self.place.weight > 0
+        )
+
+    @property
+    def doubtful(self) -> bool:
+        """Quieter than it should be, since the last look, and no frame has come since."""
+        return self.doubtful_at is not None and self.line.last_frame_at <= self.doubtful_at
+
+    def heard(self, gap_s: float) -> None:
+        """What the line calls with each gap."""
+        learnt_s = min(gap_s, self.gap_s_max)
+        if self.reading_tokens < READING_MIN_TOKENS:
+            self.rhythm.add(learnt_s, self.line.in_flight)
+        else:
+            self.reads.add(learnt_s, self.line.in_flight)
+            self.reading.add(learnt_s, self.reading_tokens)
 
 
 class Lines:
@@ -48,6 +101,10 @@ class Lines:
         self._dialling: dict[str, asyncio.Future[None]] = {}
         self._listeners: list[Callable[[], None]] = []
         self._bell = asyncio.Event()
+        self.stirred = asyncio.Event()  # a replica was picked: the watch looks again, however long it meant to rest
+        self.redialled: dict[str, str] = {}  # suspects, with their boots, that are not connected again yet
+        self.replicas = 0  # how many the site wants, as far as the roster tells
+        self.odd: list[Odd] = []  # answers that look wrong; dial writes them down, the watch judges
 
     # what the layers read
 
@@ -64,6 +121,7 @@ class Lines:
                 known.breaker.is_open(now),
                 known.picked_at,
                 known.place.weight,
+                known.doubtful,
             )
             for name, known in self._known.items()
         ]
@@ -71,11 +129,27 @@ class Lines:
     def picked(self, replica: str) -> None:
         """Take down that this replica was chosen, so that ties go round."""
         self._picks += 1
+        self.stirred.set()
         self._known[replica].picked_at = self._picks
 
     def line(self, replica: str) -> Line | None:
         known = self._known.get(replica)
         return None if known is None or known.line.gone else known.line
+
+    @property
+    def now(self) -> float:
+        """The clock's seconds."""
+        return self._clock.now()
+
+    @property
+    def connected(self) -> set[str]:
+        """Boots of replicas that are connected."""
+        return {known.line.boot for known in self._known.values() if not known.line.gone}
+
+    @property
+    def listed(self) -> set[str]:
+        """Boots of replicas that are on the roster."""
+        return {place.boot for place in self._roster.places}
 
     def breaker(self, replica: str) -> Breaker:
         """The replica's breaker; one that is gone gets a fresh one that nobody reads."""
@@ -103,11 +177,7 @@ class Lines:
 
     def ring(self) -> None:
         """Something about who may take traffic has changed: count slots anew and wake those who wait."""
-        self._slots = sum(
-            max(1, known.line.last_load.slots)
-            for known in self._known.values()
-            if known.suspected_at is None and not known.line.gone and not known.line.last_load.draining
-        )
+        self._slots = sum(max(1, known.line.last_load.slots) for known in self._known.values() if known.may_serve)
         for listener in self._listeners:
             listener()
         bell, self._bell = self._bell, asyncio.Event()
@@ -116,20 +186,28 @@ class Lines:
     async def changed(self, timeout_s: float) -> bool:
         """Wait for the next ring, at most `timeout_s`. Returns whether it rang."""
         waiter = asyncio.ensure_future(self._bell.wait())
-        done, _ = await asyncio.wait({waiter}, timeout=max(0.0, timeout_s))
-        waiter.cancel()
+        try:
+            done, _ = await asyncio.wait({waiter}, timeout=max(0.0, timeout_s))
+        finally:
+            waiter.cancel()  # also when the client has hung up: nobody is to wait on in its stead
         return bool(done)
 
     async def follow(self, roster: Roster) -> None:
         """Make the lines fit this roster: dial the new, drop those that are gone, try the unreachable again."""
-        self._roster = roster
+        self._roster, self.replicas = roster, roster.replicas
         wanted = {place.replica: place for place in roster.places}
         for name, known in list(self._known.items()):
             place = wanted.get(name)
-            if known.line.gone or place is None or place.boot != known.line.boot:
+            if known.line.gone or known.worn or place is None or place.boot != known.line.boot:
                 await self._drop(name, known, place)
             elif place != known.place:
+                changed = (place.leaving, place.weight) != (known.place.leaving, known.place.weight)
                 known.place = place
+                if changed:
+                    self.ring()
+        self.redialled = {
+            name: boot for name, boot in self.redialled.items() if name in wanted and wanted[name].boot == boot
+        }
         for name, place in wanted.items():
             if name not in self._known and name not in self._dialling:
                 self._dialling[name] = asyncio.ensure_future(self._dial(place))
@@ -139,11 +217,24 @@ class Lines:
             for task in done:
                 task.result()
 
+    def _spent(self, known: Known) -> bool:
+        """Whether a connection has been silent for so long that another one is tried: this one may be half-open, which is
+        never told. A replica that is frozen answers neither."""
+        since = known.suspected_at
+        return (
+            since is not None
+            and known.suspected_of is Suspicion.SILENT
+            and not known.line.in_flight
+            and self._clock.now() - since > REDIAL_S
+        )
+
     async def _drop(self, name: str, known: Known, place: Place | None) -> None:
         if place is None and not known.line.gone and known.line.in_flight:
             known.place = Place(replica=name, address=known.place.address, boot=known.place.boot, weight=0.0)
             return  # off the roster but still answering: it gets nothing new and finishes what it has
-        why = known.line.gone or "it left the roster"
+        why = known.line.gone or known.worn or "it left the roster"
+        if known.worn and place is not None and place.boot == known.line.boot:
+            self.redialled[name] = place.boot
         del self._known[name]
         self._emit(ReplicaLost(replica=name, why=why))
         self.ring()
@@ -154,12 +245,17 @@ class Lines:
             line = await self._dialler(place)
         except (EngineLost, EngineRefused, OSError):
             return  # the next reading of the roster tries again
-        if line.boot != place.boot:
+        newest = next((one for one in self._roster.places if one.boot == place.boot), None)
+        if line.boot != place.boot or newest is None:  # it may have left the roster while we shook hands
             await line.close()
             return
+        place = newest
         known = Known(place, line, self._breaker())
-        line.on_gap = known.cadence.add
+        known.stepped_at = self._clock.now()
+        line.on_gap = known.heard
         self._known[place.replica] = known
+        if self.redialled.pop(place.replica, ""):
+            known.suspected_at = known.stepped_at  # a suspect still, until its first frame
         self._emit(ReplicaJoined(replica=place.replica, why=f"connected at {place.address}"))
         self.ring()
 

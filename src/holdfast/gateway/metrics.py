@@ -39,8 +39,8 @@ class Tally:
     """All numbers of one worker's door."""
 
     __slots__ = (
-        "by_refusal", "by_status", "cut", "gap_s", "in_flight", "mistakes", "moves", "pause_s", "stalled", "streams",
-        "tokens_cached", "tokens_in", "tokens_out", "ttft_s",
+        "buffers_cut", "by_refusal", "by_status", "cut", "gap_s", "in_flight", "mistakes", "moves", "pause_s", "replayed",
+        "resumed", "stalled", "streams", "tokens_cached", "tokens_in", "tokens_out", "ttft_s",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -49,6 +49,7 @@ class Tally:
         self.tokens_in = self.tokens_out = self.tokens_cached = 0
         self.in_flight = self.streams = self.moves = 0
         self.cut = self.stalled = self.mistakes = 0
+        self.resumed = self.replayed = self.buffers_cut = 0
         self.ttft_s = Histogram(TTFT_S)
         self.gap_s = Histogram(GAP_S)
         self.pause_s = Histogram(PAUSE_S)
@@ -83,6 +84,13 @@ class DoorCollector(Collector):
             ("holdfast_answer_moves", "How often answers changed replicas.", tally.moves),
             ("holdfast_answers_cut", "Streams that ended in an error event.", tally.cut),
             ("holdfast_clients_stalled", "Connections cut because the client did not read.", tally.stalled),
+            (
+                "holdfast_clients_cut",
+                "Connections cut because all unread bytes together were too many.",
+                tally.buffers_cut,
+            ),
+            ("holdfast_answers_resumed", "Answers that were asked for again after a lost connection.", tally.resumed),
+            ("holdfast_answers_replayed", "Requests with an Idempotency-Key whose answer was there.", tally.replayed),
             ("holdfast_door_mistakes", "Handlers that failed unexpectedly.", tally.mistakes),
         ):
             yield CounterMetricFamily(name, words, value=value)

@@ -12,6 +12,7 @@ from holdfast.domain.ports import Clock
 from holdfast.domain.release import Exactness
 from holdfast.domain.request import Sampling
 from holdfast.gateway.service import Service
+from holdfast.gateway.streams import Streams
 
 
 class Limits(Struct, frozen=True, kw_only=True):
@@ -27,6 +28,9 @@ class Limits(Struct, frozen=True, kw_only=True):
     connections_max: int = 4096
     pipelined_max: int = 32
     large_text_bytes: int = 16 * 1024  # prompts from here on are tokenised in a thread
+    stream_bytes_max: int = 256 * 1024  # unread by one client: its answer waits beyond that
+    buffers_bytes_max: int = 256 * 1024 * 1024  # unread by all clients: beyond that the slowest are cut
+    descriptors_share: float = 0.8  # of the descriptor limit; beyond that new connections are refused
 
 
 class ModelCard(Struct, frozen=True, kw_only=True):
@@ -49,6 +53,8 @@ class Needs:
     service: the whole stack of layers. contract: `holdfast.policy.continuation.contract`. ready: may traffic come, and the
     why. unix_s: wall-clock seconds, for `created` and `Date`. bits: `Random(...).getrandbits`, for seeds and request ids.
     screen: called with (key, body bytes) before anything is decoded or tokenised; raises a Fault to refuse cheaply.
+    streams: what outlives this worker; None: nothing does. linger_s: how long an answer that can be resumed goes on without a
+    reader. descriptors: how many file descriptors are open, and how many may be.
     """
 
     service: Service
@@ -63,3 +69,6 @@ class Needs:
     limits: Limits = field(default_factory=Limits)
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
     screen: Callable[[str, int], None] | None = None
+    streams: Streams | None = None
+    linger_s: float = 10.0
+    descriptors: Callable[[], tuple[int, int]] | None = None

@@ -1,14 +1,17 @@
 """From a request's body to what is owed: the Generation, and how its answer is to be written."""
 
+import msgspec
 from msgspec import Struct
 
 from holdfast.domain.dialect import Parser
 from holdfast.domain.fault import BadRequest
+from holdfast.domain.release import Exactness
 from holdfast.domain.request import Generation, Sampling
 from holdfast.gateway.needs import ModelCard, Needs
 from holdfast.gateway.openai_wire import Ask, offered, turns
 
 BIASES_MAX = 1024
+GONE = "stream_not_found"
 
 
 class Order(Struct):
@@ -25,10 +28,50 @@ class Order(Struct):
 
 
 class Asker(Struct, frozen=True):
-    """What the head of the request said: the API key and the seconds that the client will wait."""
+    """What the head of the request said: the API key, the seconds that the client will wait, and for an Idempotency-Key
+    its digest and the body's."""
 
     key: str
     deadline_s: float = float("inf")
+    idempotency: str = ""
+    body_digest: bytes = b""
+
+
+class Note(Struct, frozen=True, array_like=True):
+    """How an answer is written, so that another worker can go on: what an Order holds beside the generation."""
+
+    model: str
+    stops: tuple[str, ...]
+    stream: bool
+    include_usage: bool
+    created: int
+    digest: str  # of the release
+    exactness: Exactness
+    body_digest: bytes
+
+
+_note = msgspec.msgpack.Encoder().encode
+_read_note = msgspec.msgpack.Decoder(Note).decode
+
+
+def read_note(generation: Generation) -> Note:
+    """The note that travels with a generation.
+
+    Raises:
+        BadRequest: it was written by a version that we don't understand.
+    """
+    try:
+        return _read_note(generation.note)
+    except msgspec.MsgspecError:
+        raise BadRequest("This answer was begun by another version of Holdfast; ask again.", code=GONE) from None
+
+
+def order_again(generation: Generation, needs: Needs) -> Order:
+    """The order that a kept generation came from. Raises BadRequest."""
+    note = read_note(generation)
+    card = ModelCard(name=note.model, digest=note.digest, exactness=note.exactness)
+    parser = needs.dialect.parser(generation.prompt_ids)
+    return Order(generation, parser, card, note.model, note.stops, note.stream, note.include_usage, note.created)
 
 
 def thinks(ask: Ask, card: ModelCard) -> bool:
@@ -122,7 +165,9 @@ def order(ask: Ask, prompt_ids: list[int], asker: Asker, needs: Needs, card: Mod
     wanted = ask.max_completion_tokens or ask.max_tokens or card.max_tokens_default
     stop = ask.stop
     stops = () if not stop else (stop,) if isinstance(stop, str) else tuple(s for s in stop if s)
-    dialect = needs.dialect
+    dialect, options, created = needs.dialect, ask.stream_options, int(needs.unix_s())
+    stream, include_usage = bool(ask.stream), options is not None and bool(options.include_usage)
+    note = Note(ask.model, stops, stream, include_usage, created, card.digest, card.exactness, asker.body_digest)
     generation = Generation(
         id=f"{needs.bits(96):024x}",
         prompt_ids=prompt_ids,
@@ -132,15 +177,7 @@ def order(ask: Ask, prompt_ids: list[int], asker: Asker, needs: Needs, card: Mod
         stop_ids=() if ask.ignore_eos else dialect.stop_ids,
         deadline=needs.clock.now() + asker.deadline_s,
         key=asker.key,
+        idempotency=asker.idempotency,
+        note=_note(note),
     )
-    options = ask.stream_options
-    return Order(
-        generation,
-        dialect.parser(prompt_ids),
-        card,
-        ask.model,
-        stops,
-        bool(ask.stream),
-        options is not None and bool(options.include_usage),
-        int(needs.unix_s()),
-    )
+    return Order(generation, dialect.parser(prompt_ids), card, ask.model, stops, stream, include_usage, created)

@@ -17,6 +17,7 @@ Answer = Callable[[Exchange], Coroutine[None, None, None]]
 _SANE_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 CHAT = (b"/v1/chat/completions", b"/chat/completions", b"/beta/chat/completions")
 MODEL = (b"/v1/models/", b"/models/")
+STREAM = (b"/v1/streams/", b"/streams/")
 
 
 def bearer(request: Request) -> str:
@@ -38,9 +39,10 @@ def request_id_line(request: Request, made: str | Callable[[int], int]) -> bytes
 class Pages:
     """Routes every request; answers all but chat itself."""
 
-    def __init__(self, needs: Needs, chat: Answer, draining: Callable[[], bool]) -> None:
+    def __init__(self, needs: Needs, chat: Answer, resumed: Answer, draining: Callable[[], bool]) -> None:
         self._needs = needs
         self._chat = chat
+        self._resumed = resumed
         self._draining = draining
         self._gets: dict[bytes, Callable[[Exchange], None]] = {
             b"/v1/models": self._models,
@@ -64,7 +66,11 @@ class Pages:
         page = self._gets.get(path)
         if page is None and path.startswith(MODEL):
             page = self._model
-        if page is None:
+        if path.startswith(STREAM) and request.method == b"GET":
+            return self._resumed(exchange)
+        if path.startswith(STREAM):
+            self._wrong_method(exchange, b"GET")
+        elif page is None:
             why = f"There is no {path.decode('latin-1')!r} here; chat is at /v1/chat/completions."
             exchange.refuse(refusal(404, why, "not_found"), self._id(exchange))
         elif request.method not in (b"GET", b"HEAD"):

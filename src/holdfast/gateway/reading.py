@@ -14,11 +14,14 @@ NOTHING = Said()
 class Reading:
     """State of one answer. After `done` nothing more is to be taken; `stopped` says that the engine has not ended it."""
 
-    __slots__ = ("_stops", "cached", "calls", "done", "finish", "logprobs", "moves", "parser", "stopped", "tokens")
+    __slots__ = (
+        "_stops", "before", "cached", "calls", "done", "finish", "logprobs", "moves", "parser", "stopped", "tokens",
+    )  # fmt: skip
 
     def __init__(self, order: Order) -> None:
         self.parser = order.parser
         self._stops = Stops(order.stops) if order.stops else None
+        self.before = 0  # tokens before the last chunk
         self.tokens = 0
         self.cached = 0
         self.moves = 0
@@ -31,23 +34,45 @@ class Reading:
     def take(self, chunk: Chunk) -> Said:
         """What the chunk says to the client. Sets `done` at the engine's finish or at a stop string."""
         ids = chunk.ids
-        self.tokens += len(ids)
+        self.before = self.tokens
         self.moves = chunk.moves
         self.logprobs = chunk.logprobs
         if chunk.cached_tokens:
             self.cached = chunk.cached_tokens
-        said = self.parser.feed(ids) if ids else NOTHING
+        said = NOTHING
+        if self._stops is not None and (len(ids) > 1 or (ids and chunk.finish is not None)):
+            said = self._one_by_one(ids, self._stops)
+            if self.done:
+                return said
+            ids = []
+        self.tokens += len(ids)
+        fed = self.parser.feed(ids) if ids else NOTHING
         finish = chunk.finish
         if finish is not None:
             self.finish = finish
             self.done = True
             rest = self.parser.end()
             if rest.reasoning or rest.content or rest.calls:
-                said = Said(said.reasoning + rest.reasoning, said.content + rest.content, said.calls + rest.calls)
+                fed = Said(fed.reasoning + rest.reasoning, fed.content + rest.content, fed.calls + rest.calls)
         if self._stops is not None:
-            said = self._stopped(said, self._stops)
-        if said.calls:
-            said = Said(said.reasoning, said.content, self._numbered(said.calls))
+            fed = self._stopped(fed, self._stops)
+        if fed.calls:
+            fed = Said(fed.reasoning, fed.content, self._numbered(fed.calls))
+        return fed if said is NOTHING else joined(said, fed)
+
+    def _one_by_one(self, ids: list[int], stops: Stops) -> Said:
+        """A chunk of several tokens, where it matters at which of them a stop string is complete: later ones do not count."""
+        said = NOTHING
+        for count, token in enumerate(ids, 1):
+            self.tokens += 1
+            one = self._stopped(self.parser.feed([token]), stops)
+            if one.calls:
+                one = Said(one.reasoning, one.content, self._numbered(one.calls))
+            said = joined(said, one)
+            if self.done:
+                if self.logprobs is not None:
+                    self.logprobs = self.logprobs[:count]
+                break
         return said
 
     def _stopped(self, said: Said, stops: Stops) -> Said:
@@ -72,3 +97,8 @@ class Reading:
         if self.finish is Finish.LENGTH:
             return b"length"
         return b"tool_calls" if self.calls else b"stop"
+
+
+def joined(one: Said, other: Said) -> Said:
+    """Both, one after the other."""
+    return Said(one.reasoning + other.reasoning, one.content + other.content, one.calls + other.calls)

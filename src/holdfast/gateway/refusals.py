@@ -35,7 +35,14 @@ TYPES = {
     503: "overloaded_error",
     504: "timeout_error",
 }
-BY_CODE = {"model_not_found": 404, "request_too_large": 413}
+BY_CODE = {
+    "model_not_found": 404,
+    "stream_not_found": 404,
+    "idempotency_in_progress": 409,
+    "request_too_large": 413,
+    "idempotency_key_reused": 422,
+}
+RETRY_S = {"idempotency_in_progress": 1.0}
 
 
 class Refusal(Struct, frozen=True):
@@ -62,7 +69,7 @@ def refusal_for(fault: Fault) -> Refusal:
     match fault:
         case BadRequest(why=why, param=param, code=code):
             word = code or "invalid_value"
-            return refusal(BY_CODE.get(word, 400), why, word, param=param)
+            return refusal(BY_CODE.get(word, 400), why, word, RETRY_S.get(word, 0.0), param)
         case Unauthorised(why=why):
             return refusal(401, why, "invalid_api_key")
         case Overloaded(why=why, retry_after_s=after_s, status=429):

@@ -13,9 +13,14 @@ from holdfast.gateway.expire import expire
 from holdfast.gateway.failover import failover
 from holdfast.gateway.guard import guard
 from holdfast.gateway.identify import identify
+from holdfast.gateway.journal import Journal
+from holdfast.gateway.lane import Turns
 from holdfast.gateway.lines import Lines
 from holdfast.gateway.pick import pick
+from holdfast.gateway.quarantine import Quarantine, refuse_condemned
+from holdfast.gateway.record import record
 from holdfast.gateway.service import Layer, Service
+from holdfast.policy.retry_budget import RetryBudget
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,23 @@ class Wiring:
     clock: Clock
     emit: Emit
     moves_max: int
+    moving: "Moving | None" = None  # None: as `alone_here` makes it
+    journal: Journal | None = None  # None: answers do not outlive this worker
+
+
+@dataclass(frozen=True)
+class Moving:
+    """What keeps failing over from becoming the second disaster: who is on trial, whose turn it is, what moves may cost."""
+
+    quarantine: Quarantine
+    turns: Turns
+    budget: RetryBudget
+
+
+def alone_here(lines: Lines, clock: Clock, emit: Emit) -> Moving:
+    """The same for one worker with nobody beside it, by the default settings."""
+    quarantine = Quarantine(lines, clock, clock.now, emit)
+    return Moving(quarantine, Turns(lines, quarantine, clock), RetryBudget())
 
 
 def compose(layers: list[Layer], ground: Service) -> Service:
@@ -40,13 +62,18 @@ def compose(layers: list[Layer], ground: Service) -> Service:
 
 def stack(w: Wiring) -> Service:
     """The gateway."""
+    moving = w.moving or alone_here(w.lines, w.clock, w.emit)
     return compose(
         [
             identify(w.keys),  # who asks; nobody else's request costs anything
             expire(w.clock),  # above every wait, so that queueing counts against the deadline
+            refuse_condemned(moving.quarantine),  # before it takes anybody's place
             admit(w.gate, w.lines, w.clock),  # before any replica is touched
-            failover(w.lines, w.moves_max, w.clock, w.emit),  # above pick: each try may choose another replica
-            pick(w.lines),  # the only layer that knows there are many replicas
+            *([record(w.journal)] if w.journal else ()),  # of what was let in; moves below it are none of its business
+            failover(  # above pick: each try may choose another replica
+                w.lines, w.moves_max, w.clock, w.emit, quarantine=moving.quarantine, budget=moving.budget
+            ),
+            pick(w.lines, moving.turns),  # the only layer that knows there are many replicas
             guard(w.lines, w.clock, w.emit),  # below pick: it judges one replica
         ],
         dial(w.lines),  # the ground: one call to one engine

@@ -5,13 +5,14 @@ from typing import Any
 import msgspec
 
 from holdfast.domain.dialect import Dialect, Said
-from holdfast.domain.request import TokenLogprob
+from holdfast.domain.request import Chunk, TokenLogprob
+from holdfast.gateway.marks import Rest, id_line
 from holdfast.gateway.order import Order
 from holdfast.gateway.reading import Reading
 
 _json = msgspec.json.Encoder().encode
 DONE = b"data: [DONE]\n\n"
-KEEP_ALIVE = b": keep-alive\n\n"
+KEEP_ALIVE = b": keep-alive\n"
 
 
 def fingerprint(digest: str) -> str:
@@ -95,33 +96,48 @@ class Events:
 
     def role(self) -> bytes:
         """The first event."""
-        return self._prefix + b'"role":"assistant","content":""' + self._plain
+        return b"id: 0\n" + self._prefix + b'"role":"assistant","content":""' + self._plain
 
     def said(self, said: Said, reading: Reading) -> bytes:
         """Events for what a chunk said; empty when it said nothing yet. Logprobs go with the first of them."""
         tail = self._plain
         if reading.logprobs:
             tail = b'},"logprobs":' + logprobs_json(reading.logprobs, self._dialect) + self._suffix
-        elif not (said.reasoning or said.calls):  # by far the commonest
-            return self._prefix + b'"content":' + _json(said.content) + tail if said.content else b""
+        elif not (said.reasoning or said.calls or reading.done):  # by far the commonest
+            if not said.content:
+                return b""
+            return b'id: %d\n%b"content":%b%b' % (reading.tokens, self._prefix, _json(said.content), tail)
         events = b""
+        shows = said.content or (reading.logprobs and not said.reasoning and not said.calls)
         if said.reasoning:
-            events = self._prefix + b'"reasoning_content":' + _json(said.reasoning) + tail
+            more = "r" if shows or said.calls else ""
+            events = id_line(reading, more) + self._prefix + b'"reasoning_content":' + _json(said.reasoning) + tail
             tail = self._plain
-        if said.content or (reading.logprobs and not events and not said.calls):
-            events += self._prefix + b'"content":' + _json(said.content) + tail
+        if shows:
+            mark = id_line(reading, "c" if said.calls else "")
+            events += mark + self._prefix + b'"content":' + _json(said.content) + tail
             tail = self._plain
         if said.calls:
             first = reading.calls - len(said.calls)
-            events += self._prefix + b'"tool_calls":' + _calls_json(said, self._order, first) + tail
+            calls = b'"tool_calls":' + _calls_json(said, self._order, first)
+            events += id_line(reading) + self._prefix + calls + tail
         return events
 
-    def last(self, reading: Reading) -> bytes:
-        """The finish, the usage if asked for, how often the answer moved, and the end mark."""
-        order = self._order
-        finish = self._plain.replace(b'"finish_reason":null', b'"finish_reason":"' + reading.finish_word() + b'"')
-        events = self._prefix + finish
-        if order.include_usage:
+    def rest(self, rest: Rest, chunk: Chunk, reading: Reading) -> bytes:
+        """Events for what a chunk says and its reader still lacks."""
+        return b"".join([self.said(rest.take(piece), reading) for piece in rest.pieces(chunk)])
+
+    def last(self, reading: Reading, given: str = "") -> bytes:
+        """The finish, the usage if asked for, how often the answer moved, and the end mark.
+
+        `given`: the mark's `ending`; f when the finish was given before, u when the usage was too. A comment stands in the
+        block of the event that follows: one that stands alone would be an event without data for readers that remember ids.
+        """
+        order, events = self._order, b""
+        if given not in ("f", "u"):
+            finish = self._plain.replace(b'"finish_reason":null', b'"finish_reason":"' + reading.finish_word() + b'"')
+            events = id_line(reading, "f") + self._prefix + finish
+        if order.include_usage and given != "u":
             head = self._prefix[: self._prefix.index(b'"choices"')]
-            events += head + b'"choices":[],"usage":' + usage(order, reading) + b"}\n\n"
-        return events + b": holdfast moves=%d\n\n" % reading.moves + DONE
+            events += id_line(reading, "u") + head + b'"choices":[],"usage":' + usage(order, reading) + b"}\n\n"
+        return events + b": holdfast moves=%d\n" % reading.moves + DONE

@@ -16,6 +16,18 @@ class MonotonicClock:
         await asyncio.sleep(seconds)
 
 
+class BlockingClock:
+    """The same clock for code without an event loop: whoever waits on it keeps its thread."""
+
+    def now(self) -> float:
+        """Seconds since some fixed moment."""
+        return time.monotonic()
+
+    def rest(self, seconds: float) -> None:
+        """Wait."""
+        time.sleep(seconds)
+
+
 def unix_s() -> float:
     """Wall-clock seconds since 1970, for stamps that people and other machines read. Never for waiting: it may jump."""
     return time.time()

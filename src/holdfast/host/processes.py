@@ -6,13 +6,14 @@ through it can't hit a stranger to whom the kernel gave the same pid.
 """
 
 import asyncio
+import errno
 import os
 import select
 import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 from holdfast.domain.ports import Child, Clock, Sighting
 from holdfast.host import proc
@@ -31,8 +32,9 @@ class Births(Protocol):
 class _Held:
     """One process, held by its pidfd."""
 
-    def __init__(self, name: str, pid: int, token: str, popen: subprocess.Popen[bytes] | None) -> None:
-        self.name, self.pid, self.token, self.popen = name, pid, token, popen
+    def __init__(self, birth: Sighting, pid: int, popen: subprocess.Popen[bytes] | None) -> None:
+        self.name, self.pid, self.token, self.popen = birth.name, pid, birth.token, popen
+        self.epoch = birth.epoch
         self.pidfd = os.pidfd_open(pid)
         # Read after the pidfd was opened: if both match the record, the pidfd holds the process that was meant.
         self.start_ticks = proc.start_ticks(pid)
@@ -53,8 +55,7 @@ class _Held:
             return False
         if not select.select([self.pidfd], [], [], 0)[0]:
             return True
-        if self.popen is not None:
-            self.exit_code = self.popen.wait()
+        self.exit_code = _reap(self.pidfd) if self.popen is None else self.popen.wait()
         self.gone.set()
         return False
 
@@ -66,6 +67,7 @@ class _Held:
             token=self.token,
             alive=self.check(),
             exit_code=self.exit_code,
+            epoch=self.epoch,
         )
 
     def release(self) -> None:
@@ -111,14 +113,15 @@ class Processes:
                 return before.sighting()
             self.forget(child.name)
         token = os.urandom(16).hex()
-        self._births.write(Sighting(name=child.name, pid=0, start_ticks=0, token=token, alive=False))
+        birth = Sighting(name=child.name, pid=0, start_ticks=0, token=token, alive=False, epoch=child.epoch)
+        self._births.write(birth)
         try:
             popen = _spawn(child, token)
         except OSError:
             self._births.remove(child.name)
             raise
         try:
-            held = _Held(child.name, popen.pid, token, popen)
+            held = _Held(birth, popen.pid, popen)
         except OSError:  # out of file descriptors: what can't be watched must not run
             popen.kill()
             popen.wait()
@@ -161,12 +164,14 @@ class Processes:
     def _recognise(self, birth: Sighting, pid: int) -> _Held | None:
         """The process of this record, or None when its pid means somebody else by now."""
         try:
-            held = _Held(birth.name, pid, birth.token, None)
+            held = _Held(birth, pid, None)
         except ProcessLookupError:
             return None
         same_start = held.start_ticks and birth.start_ticks in (0, held.start_ticks)
         if same_start and proc.token(pid) == birth.token:
             return held
+        if not held.start_ticks:
+            _reap(held.pidfd)  # our own child, dead since before we were: this image of ours took its parent's place
         os.close(held.pidfd)
         return None
 
@@ -189,12 +194,43 @@ class Processes:
         held.signal(signal.SIGKILL)
 
 
+def _reap(pidfd: int) -> int | None:
+    """The exit code of a dead process, negative for a signal as Popen has it; None when its parent is somebody else.
+
+    An adopted process may be our own child all the same: started by an earlier image of this very process, before an upgrade.
+    """
+    try:
+        end = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
+    except ChildProcessError:
+        return None
+    if end is None:
+        return None
+    return end.si_status if end.si_code == os.CLD_EXITED else -end.si_status
+
+
+def _log(path: Path) -> BinaryIO:
+    """Where a child's output goes: on a disk that takes nothing more, nowhere; that is no reason not to start it."""
+    try:
+        if path.is_file() and path.stat().st_size > LOG_BYTES_MAX:
+            path.replace(path.with_name(path.name + ".1"))
+        return path.open("ab")
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO):
+            raise
+        return Path(os.devnull).open("ab")
+
+
 def _spawn(child: Child, token: str) -> subprocess.Popen[bytes]:
     env = {**os.environ, **dict(child.env), proc.TOKEN: token}
-    log_path = Path(child.log_path or os.devnull)
-    if log_path.is_file() and log_path.stat().st_size > LOG_BYTES_MAX:
-        log_path.replace(log_path.with_name(log_path.name + ".1"))
-    with log_path.open("ab") as log:
+    env |= {variable: str(number) for variable, number in child.fds}
+    with _log(Path(child.log_path or os.devnull)) as log:
         return subprocess.Popen(
-            child.argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env, cwd="/", start_new_session=True
+            child.argv,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=env,
+            cwd="/",
+            start_new_session=True,
+            pass_fds=[number for _, number in child.fds],
         )

@@ -13,7 +13,7 @@ from holdfast.pearl.config import FOREIGN_TYPES, model_type_of
 from holdfast.pearl.digest import release_digest
 from holdfast.pearl.foreign import ForeignModel
 from holdfast.pearl.model import DTYPES, Model
-from holdfast.pearl.options import BadModel, CoreOptions, OpenCore
+from holdfast.pearl.options import BadDevice, BadModel, CoreOptions, OpenCore
 from holdfast.pearl.steadiness import exactness_of
 
 __all__ = ["BadModel", "CoreOptions", "OpenCore", "open_core"]
@@ -65,4 +65,4 @@ def _check_options(options: CoreOptions) -> None:
     try:
         torch.zeros(1, device=torch.device(options.device))
     except (RuntimeError, AssertionError) as error:
-        raise BadModel(f"device {options.device!r} can't be used here: {error}") from error
+        raise BadDevice(f"device {options.device!r} can't be used here: {error}") from error

@@ -12,6 +12,10 @@ class BadModel(Fault):
     """A model folder that can't be served: the sentence says which file, tensor or setting is wrong."""
 
 
+class BadDevice(BadModel):
+    """The device that was asked for is not there, or can't be used."""
+
+
 class CoreOptions(Struct, frozen=True, kw_only=True):
     """How a core is opened. Everything that bounds memory is here, and is allocated when the core opens, never later."""
 

@@ -14,6 +14,8 @@ import itertools
 import logging
 import os
 import socket
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 from msgspec import Struct, structs
@@ -57,6 +59,9 @@ class ServerOptions(Struct, frozen=True, kw_only=True):
     pause_s: float = 0.0  # from step to step; only scripted cores have one
 
 
+Tap = Callable[[asyncio.Protocol], asyncio.Protocol]  # puts something between a socket and its connection, for drills
+
+
 @dataclass(slots=True)
 class _Attempt:
     connection: Connection
@@ -68,10 +73,19 @@ class _Attempt:
 class ReplicaServer:
     """Serves one core on one listening socket until it is drained."""
 
-    def __init__(self, core: Core, clock: Clock, options: ServerOptions) -> None:
+    def __init__(
+        self,
+        core: Core,
+        clock: Clock,
+        options: ServerOptions,
+        tap: Tap | None = None,
+        last_words: AbstractContextManager[object] | None = None,
+    ) -> None:
         self.tally = Tally()
         self.pulse = Pulse(clock.now(), options.still_s_max)
         self._core = core
+        self._tap = tap
+        self._last_words = last_words or nullcontext()
         self._clock = clock
         self._options = options
         self._who = Identity(replica=options.replica, boot=options.boot, pid=os.getpid(), release=core.release())
@@ -82,14 +96,17 @@ class ReplicaServer:
         self._wake = asyncio.Event()
         self._empty = asyncio.Event()
         self._step = 0
+        self._paced_steps, self._paced_s = 0, 0.0
+        self._pacing_since: float | None = None  # when a step began that only makes tokens
         self._leave_at: float | None = None
 
     async def serve(self, listener: socket.socket) -> None:
         """Serve until `drain` has run its course. An exception of the core ends it at once."""
         loop = asyncio.get_running_loop()
 
-        def connect() -> Connection:
-            return Connection(self, self._options.unsent_bytes_max, self._clock.now())
+        def connect() -> asyncio.Protocol:
+            connection = Connection(self, self._options.unsent_bytes_max, self._clock.now())
+            return connection if self._tap is None else self._tap(connection)
 
         if listener.family == socket.AF_UNIX:
             server = await loop.create_unix_server(connect, sock=listener)
@@ -97,7 +114,8 @@ class ReplicaServer:
             server = await loop.create_server(connect, sock=listener)
         turning = asyncio.create_task(self._turn())
         try:
-            await self._run()
+            with self._last_words:  # what ends the core is written down while the connections still stand
+                await self._run()
             await self._say_farewell()
         finally:
             turning.cancel()
@@ -120,7 +138,8 @@ class ReplicaServer:
     def load(self) -> Load:
         """What the core says, and whether this process is leaving."""
         load = self._core.load()
-        return structs.replace(load, draining=True) if self.pulse.draining else load
+        paced_s = round(self._paced_s, 6)
+        return structs.replace(load, draining=self.pulse.draining, paced_steps=self._paced_steps, paced_s=paced_s)
 
     def complaint(self) -> str:
         """Why this replica should take no traffic; empty if it may. Any thread may ask."""
@@ -209,6 +228,7 @@ class ReplicaServer:
             self.pulse.see(load, clock.now())
             if not (load.running or load.queued or self._attempts):
                 self._wake.clear()
+                self._pacing_since = None
                 if not self._may_leave():
                     await self._wake.wait()
                 continue
@@ -219,11 +239,21 @@ class ReplicaServer:
             load = core.load()
             moved = self.pulse.see(load, now)
             self._step = load.step
+            self._pace(produced, began)
             self._deliver(produced)
             if not (produced or load.running or load.queued):
                 self._fail_forgotten()
             rest_s = began + pause_s - now
             await clock.sleep(max(rest_s, 0.0) if produced or moved else max(rest_s, _SPIN_S))
+
+    def _pace(self, produced: list[Produced], began: float) -> None:
+        """Count the step before, if it only made tokens; take down whether this one does."""
+        if self._pacing_since is not None:
+            self._paced_steps += 1
+            self._paced_s += began - self._pacing_since
+        attempts = [self._attempts.get(one.ticket) for one in produced]
+        talks = bool(attempts) and all(attempt is not None and attempt.begun for attempt in attempts)
+        self._pacing_since = began if talks else None
 
     def _may_leave(self) -> bool:
         if self._leave_at is None:

@@ -13,10 +13,48 @@ from msgspec import Struct
 
 
 class Blow(StrEnum):
-    """KILL: the process is gone at once. FREEZE: it lives, holds its connections, and does nothing."""
+    """KILL: the process is gone at once. FREEZE: it lives, holds its connections, and does nothing.
+
+    The others leave the process running, and only a scripted replica with levers can be made to suffer them: its connections
+    are reset, or kept without a word (HALF_OPEN); all its answers fail midway once (ERROR); it sends bytes that mean nothing
+    (GARBAGE); its steps take five times as long (SLOW); its tokens are others than they should be (WRONG); it answers pings
+    and makes no step (LIE). MEMORY: it takes what its limit allows and dies of wanting more.
+    """
 
     KILL = "SIGKILL"
     FREEZE = "SIGSTOP"
+    MEMORY = "memory"
+    RESET = "reset"
+    HALF_OPEN = "half-open"
+    ERROR = "error"
+    GARBAGE = "garbage"
+    SLOW = "slow"
+    WRONG = "wrong"
+    LIE = "lie"
+
+    @property
+    def word(self) -> str:
+        """What it has made of a replica."""
+        return _WORDS[self]
+
+    @property
+    def passes(self) -> bool:
+        """Whether the replica is itself again at once, so that it may be struck again."""
+        return self in (Blow.RESET, Blow.ERROR, Blow.GARBAGE)
+
+
+_WORDS = {
+    Blow.KILL: "killed",
+    Blow.FREEZE: "frozen",
+    Blow.MEMORY: "out of memory",
+    Blow.RESET: "reset",
+    Blow.HALF_OPEN: "half-open",
+    Blow.ERROR: "failing",
+    Blow.GARBAGE: "sending garbage",
+    Blow.SLOW: "slow",
+    Blow.WRONG: "wrong",
+    Blow.LIE: "lying",
+}
 
 
 class Standing(Struct, frozen=True):
@@ -53,6 +91,7 @@ class Pace(Struct, frozen=True, kw_only=True):
     settled_s: float = 1.0
     freeze_share: float = 0.35
     spared: int = 1
+    kinds: tuple[Blow, ...] = ()  # drawn from these alike, instead of kill and freeze by their share
 
 
 class Havoc:
@@ -75,11 +114,18 @@ class Havoc:
         if len(settled) <= pace.spared:
             return Hold(now + 0.1, f"only {len(settled)} replicas are settled, and {pace.spared} must be spared")
         victim = settled[int(self._draw("victim") * len(settled))]
-        blow = Blow.FREEZE if self._draw("blow") < pace.freeze_share else Blow.KILL
-        self._struck.add(victim.boot)
+        blow = self._blow()
+        if not blow.passes:
+            self._struck.add(victim.boot)
         self._due = now + pace.every_s_min + self._draw("pause") * (pace.every_s_max - pace.every_s_min)
         self._count += 1
         return Strike(victim.replica, victim.boot, blow, now, f"blow {self._count} of seed {self._seed}")
+
+    def _blow(self) -> Blow:
+        kinds, drawn = self._pace.kinds, self._draw("blow")
+        if kinds:
+            return kinds[int(drawn * len(kinds))]
+        return Blow.FREEZE if drawn < self._pace.freeze_share else Blow.KILL
 
     def _draw(self, what: str) -> float:
         """A number in [0, 1) that depends on the seed, the blow's number and the question alone."""

@@ -63,6 +63,7 @@ class Reckoning(Struct, kw_only=True):
     doubled_tokens: int = 0
     false_moves: int = 0  # moves of answers beyond the blows that fell while they were open
     pauses: list[Pause] = field(default_factory=list)
+    whys: list[str] = field(default_factory=list)  # what the site said of answers that did not end well
 
     @property
     def broken(self) -> int:
@@ -108,6 +109,28 @@ def pauses(answer: Answer, strikes: Sequence[Strike]) -> list[Pause]:
     return found[: answer.moves]
 
 
+class Drift(Struct, frozen=True):
+    """Means of a series, and the change between them in per cent."""
+
+    first: float
+    last: float
+    percent: float
+
+
+def drift_percent(values: Sequence[float], unsettled_share: float) -> Drift:
+    """How far a series has moved: the mean of its first third against that of its last, after the unsettled beginning was
+    left out. `values` are at equal distances in time, three at least after that."""
+    settled = values[int(len(values) * unsettled_share) :]
+    third = max(1, len(settled) // 3)
+    first, last = sum(settled[:third]) / third, sum(settled[-third:]) / third
+    return Drift(first, last, 100 * (last - first) / first if first else 0.0)
+
+
+def silence_s_max(answer: Answer) -> float:
+    """The longest silence between two events of an answer, or before its first, whether or not it moved."""
+    return max((end - begin for begin, end in itertools.pairwise([answer.opened_at, *answer.arrivals])), default=0.0)
+
+
 def reckon(answers: Sequence[Answer], at_rest: Mapping[int, Answer], strikes: Sequence[Strike]) -> Reckoning:
     """Sum up a drill. `at_rest` holds, for each case, the answer of a site that nobody hurt."""
     total = Reckoning(strikes=len(strikes))
@@ -117,6 +140,8 @@ def reckon(answers: Sequence[Answer], at_rest: Mapping[int, Answer], strikes: Se
         word = "exact" if same else {"ended": "wrong"}.get(answer.end, answer.end or "hung")
         setattr(total, word, getattr(total, word) + 1)
         total.answers += 1
+        if answer.end != "ended":
+            total.whys.append(f"{answer.end or 'hung'}: {answer.why}")
         if answer.moves:
             total.affected += 1
             total.saved += same

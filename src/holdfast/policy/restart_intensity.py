@@ -1,7 +1,8 @@
 """Restart intensity: may a process that died be started again, when, or never?
 
     n            deaths that count: those after the last life that served for `healthy_reset_s`
-    n <= free    at once: most deaths are single
+    n <= free    almost at once, since most deaths are single: `settle_s` after the death, in which the answers that a replica
+                 has left are read again elsewhere. A process that starts takes processors and disks that they need now
     n >  free    at the last death + min(cap, first * 2 ** (n - free - 1)) * (1 - jitter / 4), jitter in [0, 1)
     deaths_max deaths within max(deaths_window_s, 3 * load time): given up, since a fourth start would only repeat the third
 
@@ -75,7 +76,10 @@ def ask(deaths: tuple[Death, ...], rules: Restart, load_s: float, now: float, ti
             f"it died {within} times within {window_s:.0f} s, the limit is {rules.deaths_max}; the last time: {last.why}"
         )
     if n <= rules.free:
-        return Again(f"restart {n} of {rules.free} that are free of delay")
+        at = last.at if tireless else last.at + rules.settle_s
+        if now >= at:
+            return Again(f"restart {n} of {rules.free} that are free of delay")
+        return Later(at, f"death {n}: the answers that it left go first, for {at - now:.1f} s")
     longest_s = min(rules.delay_max_s, TIRELESS_S) if tireless else rules.delay_max_s
     full_s = min(longest_s, rules.first_delay_s * 2.0 ** min(n - rules.free - 1, 30))
     at = last.at + full_s * (1 - last.jitter / 4)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from random import Random
 
 from holdfast.domain.ports import Clock
-from holdfast.sim.line import SimReplica
+from holdfast.sim.replica import SimReplica
 
 KINDS = ("kill", "freeze", "slow", "cut", "refuse", "stick")
 

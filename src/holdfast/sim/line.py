@@ -1,102 +1,85 @@
-"""A replica and the line to it, in virtual time: the Line port with faults on a lever.
+"""The line to a simulated replica: the Line port over two lanes, or directly where a story wants exact times.
 
-It makes one token per stream and step, as a pure function of prompt, seed and place, so that every lost, doubled or
-reordered token shows. What it can suffer is what real ones were seen to suffer: killed, frozen, slow, refusing, cut off in
-mid-stream, ending without a finish, one stream stuck, answers of the dead arriving late.
+It fences as the real one does: an attempt that ends for any reason is forgotten by number, numbers are never used twice, so
+what arrives late for it has nowhere to go.
 """
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterable
-from dataclasses import dataclass, field
-from hashlib import blake2b
+from contextvars import copy_context
+from typing import Protocol
 
-from holdfast.domain.fault import EngineLost, EngineRefused
+from msgspec import Struct
+
+from holdfast.domain.fault import BadRequest, EngineLost, EngineRefused, Fault
 from holdfast.domain.ports import Clock, Stream
 from holdfast.domain.release import Exactness, Release
 from holdfast.domain.replica import Load, Probe
 from holdfast.domain.request import Chunk, Finish, Generation
+from holdfast.sim.lives import nobody
+from holdfast.sim.network import Lane, Way
 
 PROBE_S = 2.0  # how long a probe waits for its answer
 RELEASE = Release(model="sim", engine="scripted", digest="00", exactness=Exactness.EXACT)
 
 
-def token(prompt_ids: list[int], seed: int, place: int, vocabulary: int = 50_000) -> int:
-    """The token at absolute `place` of the answer to this prompt and seed, the same on every replica."""
-    head = b"%d:%d:" % (seed, place) + b",".join(b"%d" % one for one in prompt_ids)
-    return int.from_bytes(blake2b(head, digest_size=4).digest(), "little") % vocabulary
+class Item(Struct):
+    """One stream's share of a frame. `kind` tells what `why` is: lost, refused, bad; empty for tokens."""
+
+    number: int
+    ids: list[int]
+    finish: Finish | None = None
+    kind: str = ""
+    why: str = ""
 
 
-def answer(prompt_ids: list[int], seed: int, count: int) -> list[int]:
-    """The whole undisturbed answer."""
-    start = len(prompt_ids)
-    return [token(prompt_ids, seed, start + index) for index in range(count)]
+class Frame(Struct):
+    """What a replica sends once a step for all streams, or in answer to a ping."""
+
+    items: list[Item]
+    load: Load | None = None  # a pong
+    gone: str = ""  # the connection ends
+    crash: str = ""
 
 
-@dataclass
-class SimReplica:
-    """One replica process: what it does is set here, while a story runs. `step_s` is its cadence in seconds."""
+class Down(Struct):
+    """What a gateway sends."""
 
-    name: str
-    clock: Clock
-    step_s: float = 0.02
-    slots: int = 64
-    boots: int = 0
-    alive: bool = True
-    frozen: bool = False
-    draining: bool = False
-    refusing: str = ""
-    stuck: set[str] = field(default_factory=set)  # generations that get no more tokens though the replica moves
-    cut_after: int | None = None  # ends each stream without a finish after so many tokens
-    steps: int = 0
-    lines: list["SimLine"] = field(default_factory=list)
+    submit: Generation | None = None
+    number: int = 0
+    abort: bool = False
+    ping: bool = False
 
-    @property
-    def boot(self) -> str:
-        return f"{self.name}/{self.boots}"
 
-    def kill(self, crash: str = "") -> None:
-        """SIGKILL: the kernel closes its sockets at once. With `crash` it died of its own fault and its black box says so."""
-        self.alive = False
-        for line in self.lines:
-            line.cut("connection reset by peer", crash)
-        self.lines.clear()
+class Peer(Protocol):
+    """The replica's end of a connection."""
 
-    def start(self) -> None:
-        """A fresh process under the same name."""
-        self.boots += 1
-        self.alive, self.frozen, self.draining, self.refusing, self.cut_after = True, False, False, "", None
+    def heed(self, line: "SimLine", said: Down) -> None: ...
 
-    def dial(self) -> "SimLine":
-        """What a connect would give. Raises OSError where nobody listens."""
-        if not self.alive:
-            raise ConnectionRefusedError(f"{self.name} does not listen")
-        line = SimLine(self, self.clock)
-        self.lines.append(line)
-        return line
-
-    async def run(self) -> None:
-        """Step until cancelled: every live stream of every line gets its next token."""
-        while True:
-            await self.clock.sleep(self.step_s)
-            if self.alive and not self.frozen:
-                self.steps += 1
-                for line in self.lines:
-                    line.turn()
+    def hung_up(self, line: "SimLine") -> None: ...
 
 
 class SimLine:
-    """The Line port. Frames it would send while frozen are held and arrive after the thaw, as a socket's buffer would."""
+    """One connection. With a `way`, frames travel; without one they are there at once."""
 
-    def __init__(self, replica: SimReplica, clock: Clock) -> None:
+    def __init__(self, peer: Peer, name: str, boot: str, load: Load, clock: Clock, way: Way | None = None) -> None:
         self.on_gap: Callable[[float], None] | None = None
-        self._replica, self._clock = replica, clock
-        self._boot = replica.boot
+        self._peer, self._name, self._boot, self._clock = peer, name, boot, clock
         self._gone = self.crash = ""
-        self._streams: dict[str, _Attempt] = {}
+        self._attempts: dict[int, _Attempt] = {}
+        self._numbers = 0
         self._last_frame_at = clock.now()
         self._pinged_at: float | None = None
-        self._load = Load(slots=replica.slots)
+        self._expecting_since = 0.0
+        self._load = load  # as the Welcome says it
+        self._probes: list[asyncio.Future[None]] = []
         self.dropped_late = 0
+        self.who = ""  # the dialler's name
+        self.on_submit: Callable[[Generation], None] = lambda generation: None  # called with every attempt that begins here
+        self._up = Lane(way, copy_context(), self._arrived) if way else None
+        self._down = Lane(way, nobody(), self._heeded) if way else None
+
+    # the port
 
     @property
     def gone(self) -> str:
@@ -108,7 +91,7 @@ class SimLine:
 
     @property
     def in_flight(self) -> int:
-        return len(self._streams)
+        return len(self._attempts)
 
     @property
     def last_frame_at(self) -> float:
@@ -126,113 +109,176 @@ class SimLine:
         return RELEASE
 
     def streams(self) -> Iterable[Stream]:
-        return [attempt.seen for attempt in self._streams.values()]
+        return [attempt.seen for attempt in self._attempts.values()]
+
+    def check(self) -> None:
+        """See the port. Here sockets close in the moment of death."""
 
     def ping(self) -> None:
-        if self._pinged_at is None:
+        if self._pinged_at is None and not self._gone:
+            self._expect()
             self._pinged_at = self._clock.now()
+            self._say(Down(ping=True))
 
     def fail(self, why: str, generation: str = "", planned: bool = False) -> None:
-        for name in [generation] if generation else list(self._streams):
-            self._end(name, EngineLost(why, planned=planned))
-
-    def cut(self, why: str, crash: str = "") -> None:
-        """The connection is gone; `crash` is what the replica left in its black box."""
-        self._gone, self.crash = self._gone or why, self.crash or crash
-        for name in list(self._streams):
-            self._end(name, EngineLost(why, died=True, crash=crash))
-
-    def _end(self, name: str, fault: EngineLost) -> None:
-        attempt = self._streams.pop(name, None)
-        if attempt is not None:
-            attempt.put(fault)
+        for attempt in list(self._attempts.values()):
+            if not generation or attempt.seen.generation == generation:
+                self._forget(attempt)
+                attempt.clear()
+                attempt.put(EngineLost(why, planned=planned))
 
     async def close(self) -> None:
-        self.cut("closed")
-        if self in self._replica.lines:
-            self._replica.lines.remove(self)
+        heard = self._down is None or not self._down.black
+        self._end("closed")
+        if heard:
+            self._peer.hung_up(self)
 
     async def probe(self) -> Probe:
-        if self._replica.frozen:
-            await self._clock.sleep(PROBE_S)
-        if self._gone or self._replica.frozen:
-            raise EngineLost(self._gone or f"{self._replica.name} did not answer a ping in {PROBE_S:g} s")
-        return Probe(ready=not self._replica.draining, load=self._load)
-
-    def turn(self) -> None:
-        """One step of the replica, as this line sees it."""
-        now, replica = self._clock.now(), self._replica
-        expected = bool(self._streams) or self._pinged_at is not None
-        if not expected:
-            return
-        if self.on_gap is not None:
-            self.on_gap(now - max(self._last_frame_at, self._since()))
-        self._last_frame_at, self._pinged_at = now, None
-        self._load = Load(
-            step=replica.steps, running=len(self._streams), slots=replica.slots, draining=replica.draining
-        )
-        for name, attempt in list(self._streams.items()):
-            if name not in replica.stuck and not attempt.turn(now, replica.cut_after):
-                del self._streams[name]
-
-    def _since(self) -> float:
-        asked = [attempt.seen.submitted_at for attempt in self._streams.values()]
-        if self._pinged_at is not None:
-            asked.append(self._pinged_at)
-        return min(asked)
+        if self._gone:
+            raise EngineLost(self._gone)
+        answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._probes.append(answer)
+        self._say(Down(ping=True))
+        timer = asyncio.ensure_future(self._clock.sleep(PROBE_S))
+        try:
+            await asyncio.wait({answer, timer}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            timer.cancel()
+            if answer in self._probes:
+                self._probes.remove(answer)
+        if not answer.done() or self._gone:
+            raise EngineLost(self._gone or f"{self._name} did not answer a ping in {PROBE_S:g} s")
+        return Probe(ready=not self._load.draining, load=self._load)
 
     async def generate(self, generation: Generation) -> AsyncGenerator[Chunk, None]:
-        replica = self._replica
+        self.on_submit(generation)
         if self._gone:
-            raise EngineRefused(f"{replica.name}: {self._gone}")
-        if replica.refusing or replica.draining:
-            raise EngineRefused(replica.refusing or f"{replica.name} is draining")
-        attempt = _Attempt(generation, Stream(generation.id, self._clock.now(), len(generation.prompt_ids)))
-        self._streams[generation.id] = attempt
+            raise EngineRefused(f"{self._name}: {self._gone}")
+        self._expect()
+        self._numbers += 1
+        read = len(generation.prompt_ids) + len(generation.delivered_ids)
+        attempt = _Attempt(self._numbers, Stream(generation.id, self._clock.now(), read))
+        self._attempts[attempt.number] = attempt
+        self._say(Down(submit=generation, number=attempt.number))
         try:
             while True:
                 for one in await attempt.take():
-                    if isinstance(one, Exception):
+                    if isinstance(one, Fault):
                         raise one
                     yield one
                     if one.finish is not None:
                         return
         finally:
-            if self._streams.get(generation.id) is attempt:
-                del self._streams[generation.id]
+            self._forget(attempt)
+
+    # the replica's side
+
+    def send(self, frame: Frame) -> None:
+        """Send a frame to the gateway."""
+        if self._up is None:
+            self._arrived(frame)
+        else:
+            self._up.send(frame)
+
+    def cut(self, why: str, crash: str = "") -> None:
+        """The connection is gone; `crash` is what the replica left in its black box."""
+        self.send(Frame([], gone=why, crash=crash))
+
+    # inside
+
+    def _say(self, said: Down) -> None:
+        if self._down is None:
+            self._peer.heed(self, said)
+        else:
+            self._down.send(said)
+
+    def _heeded(self, said: Down) -> None:
+        self._peer.heed(self, said)
+
+    def _expect(self) -> None:
+        if not self._attempts and self._pinged_at is None:
+            self._expecting_since = self._clock.now()
+
+    def _forget(self, attempt: "_Attempt") -> None:
+        if self._attempts.pop(attempt.number, None) is not None:
+            self._say(Down(number=attempt.number, abort=True))
+
+    def _arrived(self, frame: Frame) -> None:
+        if self._gone:
+            return
+        if frame.gone:
+            self._end(frame.gone, frame.crash)
+            return
+        now = self._clock.now()
+        if self.on_gap is not None and (self._attempts or self._pinged_at is not None):
+            self.on_gap(now - max(self._last_frame_at, self._expecting_since))
+        self._last_frame_at = now
+        if frame.load is not None:
+            self._load, self._pinged_at = frame.load, None
+            for probe in self._probes:
+                if not probe.done():
+                    probe.set_result(None)
+            self._probes.clear()
+        for item in frame.items:
+            self._take(item, now)
+
+    def _take(self, item: Item, now: float) -> None:
+        attempt = self._attempts.get(item.number)
+        if attempt is None:
+            self.dropped_late += len(item.ids)
+            return
+        if item.finish is not None or item.kind:
+            del self._attempts[item.number]
+        if not item.kind:
+            attempt.seen.last_token_at = now
+            attempt.seen.tokens += len(item.ids)
+            attempt.put(Chunk(item.ids, item.finish))
+        elif item.kind == "bad":
+            attempt.put(BadRequest(item.why))
+        elif item.kind == "refused" and attempt.seen.tokens == 0:
+            attempt.put(EngineRefused(item.why))
+        else:
+            attempt.put(EngineLost(item.why))
+
+    def _end(self, why: str, crash: str = "") -> None:
+        self._gone, self.crash = self._gone or why, self.crash or crash
+        for attempt in self._attempts.values():
+            attempt.put(EngineLost(why, died=True, crash=crash))
+        self._attempts.clear()
+        self._pinged_at = None
+        for probe in self._probes:
+            if not probe.done():
+                probe.set_result(None)
+        for lane in (self._up, self._down):
+            if lane is not None:
+                lane.close()
 
 
 class _Attempt:
-    """One stream's mailbox and its place in the script."""
+    """One stream's mailbox."""
 
-    def __init__(self, generation: Generation, seen: Stream) -> None:
-        self.generation, self.seen = generation, seen
-        self._made = len(generation.delivered_ids)
-        self._box: list[Chunk | Exception] = []
+    def __init__(self, number: int, seen: Stream) -> None:
+        self.number, self.seen = number, seen
+        self._box: list[Chunk | Fault] = []
         self._bell: asyncio.Future[None] | None = None
 
-    def put(self, one: Chunk | Exception) -> None:
-        self._box.append(one)
+    def put(self, one: Chunk | Fault) -> None:
+        """What comes next; steps that nobody has fetched yet are merged, as on the real line."""
+        last = self._box[-1] if self._box else None
+        if isinstance(one, Chunk) and isinstance(last, Chunk) and last.finish is None:
+            last.ids, last.finish = last.ids + one.ids, one.finish
+        else:
+            self._box.append(one)
         if self._bell is not None and not self._bell.done():
             self._bell.set_result(None)
 
-    async def take(self) -> list[Chunk | Exception]:
+    def clear(self) -> None:
+        """Fenced: what nobody has fetched yet will be made again elsewhere."""
+        self._box.clear()
+
+    async def take(self) -> list[Chunk | Fault]:
         if not self._box:
             self._bell = asyncio.get_running_loop().create_future()
             await self._bell
         box, self._box = self._box, []
         return box
-
-    def turn(self, now: float, cut_after: int | None) -> bool:
-        """One more token. Returns whether the stream goes on."""
-        asked = self.generation
-        if cut_after is not None and self.seen.tokens >= cut_after:
-            self.put(EngineLost("the stream ended without a finish"))
-            return False
-        one = token(asked.prompt_ids, asked.seed, len(asked.prompt_ids) + self._made)
-        self._made += 1
-        self.seen.tokens += 1
-        self.seen.last_token_at = now
-        done = self._made >= asked.max_tokens
-        self.put(Chunk([one], Finish.LENGTH if done else None))
-        return not done

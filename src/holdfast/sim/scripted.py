@@ -5,6 +5,8 @@ another answer shows at once, and every replica continues every transcript exact
 measured against it; and it can be told to misbehave, one attempt at a time.
 """
 
+import os
+import signal
 import struct
 from collections import deque
 from hashlib import blake2b, sha256
@@ -42,6 +44,40 @@ class Mishap(Struct, frozen=True):
     after_tokens: int = 0
 
 
+POISONS = ("raise", "abort", "segv", "silent")
+
+
+class Poison(Struct, frozen=True):
+    """A prompt that holds token `id` ends the process once its answer is at `after_tokens`, wherever those were made.
+
+    raise: an exception out of the step. abort and segv: the signal, as from native code. silent: SIGKILL, as from the kernel
+    when memory ran out; nothing is left behind.
+    """
+
+    id: int
+    kind: str = "raise"
+    after_tokens: int = 0
+
+    def take_effect(self) -> None:
+        """End this process.
+
+        Raises:
+            Poisoned: this poison's way.
+        """
+        if self.kind == "raise":
+            raise Poisoned(f"token id {self.id} is poison")
+        os.kill(os.getpid(), {"abort": signal.SIGABRT, "segv": signal.SIGSEGV, "silent": signal.SIGKILL}[self.kind])
+
+
+def poisons_of(text: str) -> tuple[Poison, ...]:
+    """Poisons as a list in words: ID:KIND:TOKENS, with commas between them."""
+    found = []
+    for word in filter(None, text.split(",")):
+        id, kind, after = (*word.split(":"), "0")[:3]
+        found.append(Poison(int(id), kind, int(after)))
+    return tuple(found)
+
+
 class Script(Struct, frozen=True, kw_only=True):
     """How a scripted core behaves."""
 
@@ -56,7 +92,7 @@ class Script(Struct, frozen=True, kw_only=True):
     prefill_chunk_tokens: int = 0  # prompt tokens read per step, one attempt; 0 reads any prompt at once
     answer_tokens: int = 0  # answers stop by themselves after so many tokens, if asked with stop ids; 0: at max_tokens
     mishap: Mishap | None = None  # befalls every attempt
-    poison_id: int = -1  # a prompt with this id kills the process at its first step
+    poisons: tuple[Poison, ...] = ()  # prompts that kill the process
 
 
 def answer_key(prompt_ids: list[int], seed: int) -> int:
@@ -117,9 +153,9 @@ class _TokenizerFile(Struct):
 
 
 class _Attempt:
-    __slots__ = ("key", "made", "mishap", "poisonous", "position", "ticket", "unread", "work")
+    __slots__ = ("key", "made", "mishap", "poison", "position", "ticket", "unread", "work")
 
-    def __init__(self, ticket: int, work: Work, mishap: Mishap | None, poison_id: int) -> None:
+    def __init__(self, ticket: int, work: Work, mishap: Mishap | None, poisons: tuple[Poison, ...]) -> None:
         self.ticket = ticket
         self.work = work
         self.mishap = mishap
@@ -127,7 +163,7 @@ class _Attempt:
         self.position = len(work.delivered_ids)
         self.made = 0
         self.unread = len(work.prompt_ids) + len(work.delivered_ids)
-        self.poisonous = poison_id in work.prompt_ids
+        self.poison = next((one for one in poisons if one.id in work.prompt_ids), None) if poisons else None
 
 
 class ScriptedCore:
@@ -170,7 +206,7 @@ class ScriptedCore:
             )
         if len(self._queue) >= script.queue_max and len(self._running) >= script.slots:
             raise EngineRefused(f"all {script.slots} slots are taken and {len(self._queue)} attempts wait")
-        self._queue.append(_Attempt(ticket, work, mishap, script.poison_id))
+        self._queue.append(_Attempt(ticket, work, mishap, script.poisons))
         self._fill_slots()
 
     def abort(self, ticket: int) -> None:
@@ -186,8 +222,8 @@ class ScriptedCore:
         self._steps += 1
         produced = []
         for attempt in list(self._running.values()):
-            if attempt.poisonous:
-                raise Poisoned(f"token id {self.script.poison_id} is poison")
+            if attempt.poison is not None and attempt.position >= attempt.poison.after_tokens:
+                attempt.poison.take_effect()
             one = self._advance(attempt)
             if one is not None:
                 produced.append(one)

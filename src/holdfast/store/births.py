@@ -17,6 +17,7 @@ class _Birth(Struct, frozen=True, kw_only=True):
     token: str
     pid: int = 0
     start_ticks: int = 0
+    epoch: int = 0
 
 
 class Births:
@@ -27,17 +28,23 @@ class Births:
 
     def write(self, sighting: Sighting) -> None:
         """Raises OSError."""
-        birth = _Birth(name=sighting.name, token=sighting.token, pid=sighting.pid, start_ticks=sighting.start_ticks)
+        birth = _Birth(
+            name=sighting.name,
+            token=sighting.token,
+            pid=sighting.pid,
+            start_ticks=sighting.start_ticks,
+            epoch=sighting.epoch,
+        )
         snapshot.put(self._folder / f"{sighting.name}.json", birth)
 
     def read(self) -> list[Sighting]:
         """All births on record; whether they live is for the host to find out."""
-        found = (snapshot.take(path, _Birth) for path in sorted(self._folder.glob("*.json")))
+        found = (snapshot.take(path, _Birth) for path in snapshot.listing(self._folder))
         return [
-            Sighting(name=b.name, pid=b.pid, start_ticks=b.start_ticks, token=b.token, alive=False)
+            Sighting(name=b.name, pid=b.pid, start_ticks=b.start_ticks, token=b.token, alive=False, epoch=b.epoch)
             for b in found
             if b is not None
         ]
 
     def remove(self, name: str) -> None:
-        (self._folder / f"{name}.json").unlink(missing_ok=True)
+        snapshot.remove(self._folder / f"{name}.json")

@@ -3,6 +3,7 @@
 lock            held by the supervisor; its pid is inside
 settings.json   what the site runs with; children read it
 roster.json     who may take traffic; gateway workers poll it
+wishes.json     what an operator wants beyond the settings: drained replicas, upgrades
 site.json       what the supervisor last saw; the control plane shows it
 events.jsonl    what happened
 birth/ run/     what the supervisor wrote at a child's start, and what the child says once it is ready
@@ -22,7 +23,7 @@ from holdfast.domain.settings import BadSettings, Settings
 from holdfast.store import snapshot
 
 SOCKET_BYTES_MAX = 107  # sun_path holds 108, one is the closing zero
-NAME_BYTES_MAX = len("/replica-00.sock")
+NAME_BYTES_MAX = len("/gateway-000.0000.fd")
 
 
 class Folder(Struct, frozen=True):
@@ -48,6 +49,22 @@ class Folder(Struct, frozen=True):
         return self.root / "site.json"
 
     @property
+    def evidence(self) -> Path:
+        return self.root / "evidence"
+
+    @property
+    def answers(self) -> Path:
+        return self.root / "answers"
+
+    @property
+    def quarantine(self) -> Path:
+        return self.root / "quarantine"
+
+    @property
+    def wishes(self) -> Path:
+        return self.root / "wishes.json"
+
+    @property
     def events(self) -> Path:
         return self.root / "events.jsonl"
 
@@ -58,11 +75,18 @@ class Folder(Struct, frozen=True):
     def run(self, name: str) -> Path:
         return self.root / "run" / f"{name}.json"
 
+    def box(self, name: str) -> Path:
+        return self.root / "run" / f"{name}.box"
+
     def log(self, name: str) -> Path:
         return self.root / "log" / f"{name}.log"
 
     def socket(self, name: str) -> Path:
         return self.sockets / f"{name}.sock"
+
+    def handover(self, name: str) -> Path:
+        """Where a gateway worker gives the listening socket back to a new supervisor."""
+        return self.sockets / f"{name}.fd"
 
     def make(self) -> None:
         """Create what is missing, readable for the owner only.

@@ -20,8 +20,24 @@ class SiteLock:
         self._path = path
         self._fd = -1
 
-    def take(self) -> None:
-        """Raises Taken with the holder's pid (0 when it could not be read), or OSError."""
+    def hand_on(self) -> str:
+        """Let the lock live through an exec of this process: the new image takes it with what is returned here."""
+        os.set_inheritable(self._fd, True)
+        return str(self._fd)
+
+    def keep(self) -> None:
+        """There was no exec after all."""
+        os.set_inheritable(self._fd, False)
+
+    def take(self, handed_on: str = "") -> None:
+        """Take it, or go on with what an earlier image of this process has handed on.
+
+        Raises Taken with the holder's pid (0 when it could not be read), or OSError.
+        """
+        if handed_on.isdigit() and _same_file(int(handed_on), self._path):
+            self._fd = int(handed_on)
+            self.keep()
+            return
         fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -37,6 +53,14 @@ class SiteLock:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+
+def _same_file(fd: int, path: Path) -> bool:
+    try:
+        ours, there = os.fstat(fd), path.stat()
+    except OSError:
+        return False
+    return (ours.st_dev, ours.st_ino) == (there.st_dev, there.st_ino)
 
 
 def holder(path: Path) -> int:

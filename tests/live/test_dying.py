@@ -87,3 +87,17 @@ def test_the_vigil_cuts_the_line_of_a_dying_replica_and_of_no_other(replica):
         assert vital.closed
 
     asyncio.run(story())
+
+
+def test_a_broken_connection_to_a_living_replica_is_no_death(replica):
+    async def story() -> None:
+        line, vital = await dial(replica, MonotonicClock(), 10.0), Vital()
+        line.watch_over(vital)
+        with pytest.raises(EngineLost) as lost:
+            async with aclosing(line.generate(Generation(id="g", prompt_ids=[20, 21], max_tokens=10_000))) as chunks:
+                async for _ in chunks:
+                    await line.close()
+        assert not lost.value.died
+        assert vital.closed
+
+    asyncio.run(story())

@@ -1,0 +1,37 @@
+"""Where a bug can be planted: the parts of a simulated site that drill/planted.py may replace. Here all are as they should be."""
+
+from collections.abc import Callable
+
+from holdfast.domain.event import Event
+from holdfast.domain.ports import Clock, Shelf
+from holdfast.fleet.supervise import Hands, Supervise, Want
+from holdfast.gateway.archive import Archive
+from holdfast.gateway.journal import Journal
+from holdfast.gateway.stack import Wiring
+from holdfast.gateway.watch import Watch
+from holdfast.policy.supervision import Rules
+from holdfast.sim.line import SimLine
+from holdfast.sim.shelf import SimShelves
+
+
+class Plant:
+    """The real parts."""
+
+    line_of: type[SimLine] = SimLine
+    watch_of: type[Watch] = Watch
+
+    def journal(self, shelf: Shelf, archive: Archive, owner: str, clock: Clock, emit: Callable[[Event], None]) -> Journal:
+        """One worker's journal."""
+        return Journal(shelf, archive, owner, clock, emit)
+
+    def wiring(self, w: Wiring) -> Wiring:
+        """What one worker's layers get."""
+        return w
+
+    def supervise(self, wants: list[Want], rules: Rules, hands: Hands, epoch: int) -> Supervise:
+        """The supervisor."""
+        return Supervise(wants, rules, hands, epoch)
+
+    def shelves(self) -> SimShelves:
+        """The machine's shelf."""
+        return SimShelves()

@@ -113,6 +113,11 @@ SOUND: list[tuple[Rule, str, str]] = [
         + "        async with aclosing(inner(g)) as cs:\n            async for c in cs:\n                yield c\n",
     ),
     (
+        streams.unclosed_streams,
+        "src/holdfast/gateway/a.py",
+        "def layer(inner):\n    def service(g):\n        check(g)\n        return inner(g)\n    return service\n",
+    ),
+    (
         streams.yields_in_scopes,
         "src/holdfast/gateway/a.py",
         "async def f(cs):\n    async with asyncio.timeout(1):\n        c = await anext(cs)\n    yield c\n",

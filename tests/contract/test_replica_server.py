@@ -32,7 +32,7 @@ from holdfast.domain.wire import (
 from holdfast.engine.embedded import dial
 from holdfast.pearl.listen import claim
 from holdfast.pearl.server import ReplicaServer, ServerOptions
-from holdfast.sim.scripted import Poisoned, Poison, Script, ScriptedCore, scripted_answer
+from holdfast.sim.scripted import Poison, Poisoned, Script, ScriptedCore, scripted_answer
 
 ASKED = Generation(id="g", prompt_ids=[20, 21, 22], max_tokens=30, seed=5)
 SLOW = structs.replace(SCRIPT, token_s=0.0, context_tokens_max=100_000, tokens_per_step=1000)

@@ -12,17 +12,13 @@ from holdfast.domain.roster import Place, Roster
 from holdfast.domain.site import Role
 from holdfast.policy.restart_intensity import Death
 from holdfast.policy.standing import (
-    Condemn,
     Doubt,
     Fact,
-    Finish,
     Forget,
     Halt,
     Kill,
     Note,
     Publish,
-    Refresh,
-    Renew,
     Rules,
     Seen,
     Standing,

@@ -27,7 +27,9 @@ class EngineLost(Fault):
         self.died = died
         self.crash = crash
         self.planned = planned
-        self.silent_s = 0.0  # how long the replica had not been heard; the layer that dialled writes this and the next two
+        self.silent_s = (
+            0.0  # how long the replica had not been heard; the layer that dialled writes this and the next two
+        )
         self.age_s = 0.0  # of the attempt
         self.queued = 0  # attempts that waited for a slot inside the replica when it was last asked
 

@@ -41,23 +41,19 @@ class Seam(Plant):
 
 
 class _UnfencedLine(SimLine):
-    attempts: dict[tuple[str, str], object] = {}
-
     def _say(self, said: Down) -> None:
         if said.submit is not None:
-            names = self.__dict__.setdefault("names", {})
-            names[said.number] = said.submit.id
-            self.attempts[self.who, said.submit.id] = self._attempts[said.number]
+            self.__dict__.setdefault("names", {})[said.number] = said.submit.id
         if not said.abort:
             super()._say(said)
 
     def _take(self, item: Item, now: float) -> None:
         name = self.__dict__.get("names", {}).get(item.number, "")
-        put = getattr(self.attempts.get((self.who, name)), "put", None)
-        if item.number in self._attempts or put is None or item.kind:
+        heirs = [one for one in self._attempts.values() if one.seen.generation == name]
+        if item.number in self._attempts or not heirs or item.kind:
             super()._take(item, now)
         else:
-            put(Chunk(item.ids, item.finish))
+            heirs[0].put(Chunk(item.ids, item.finish))
 
 
 class Fence(Plant):
@@ -81,7 +77,9 @@ class _LateJournal(Journal):
 class Record(Plant):
     """Tokens are sent first and journalled afterwards."""
 
-    def journal(self, shelf: Shelf, archive: Archive, owner: str, clock: Clock, emit: Callable[[Event], None]) -> Journal:
+    def journal(
+        self, shelf: Shelf, archive: Archive, owner: str, clock: Clock, emit: Callable[[Event], None]
+    ) -> Journal:
         return _LateJournal(shelf, archive, owner, clock, emit)
 
 
@@ -194,15 +192,7 @@ class Truncation(Plant):
     line_of = _EndingLine
 
 
-PLANTS: tuple[type[Plant], ...] = (
-    Seam,
-    Fence,
-    Record,
-    Claim,
-    Place,
-    Permit,
-    Leniency,
-    Restart,
-    Epoch,
-    Truncation,
-)
+PLANTS: dict[str, type[Plant]] = {
+    one.__name__.lower(): one
+    for one in (Seam, Fence, Record, Claim, Place, Permit, Leniency, Restart, Epoch, Truncation)
+}

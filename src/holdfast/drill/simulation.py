@@ -6,7 +6,6 @@ runs with coarse periods.
 
 import asyncio
 import gc
-from collections import Counter
 from random import Random
 
 from msgspec import Struct
@@ -18,7 +17,7 @@ from holdfast.drill.simulation_nemesis import Nemesis
 from holdfast.drill.simulation_plant import Plant
 from holdfast.drill.simulation_site import POISONS, SimSite
 from holdfast.sim.clock import Stuck
-from holdfast.sim.lives import SimLoop, nobody, run_seeded
+from holdfast.sim.lives import nobody, run_seeded
 
 SETTLE_S = 120.0  # so long after the healing all must be as it is wanted
 HOUR_S = 3600.0
@@ -83,13 +82,13 @@ async def _world(seed: int, story: Story, plant: Plant, report: Report) -> None:
 
     loop.set_exception_handler(crashed)
     try:
-        site.hire()
+        site.boss.hire()
         for burst in range(story.bursts):
             await _settle(site, "before")
             await _burst(site, nemesis, story, burst, Random(f"clients {seed} {burst}"))
             if story.hour:
                 site.hush()
-                await asyncio.sleep(random.uniform(0.7, 1.0) * HOUR_S / story.bursts)
+                await site.clock.sleep(max(60.0, (burst + 1) * HOUR_S / story.bursts - site.clock.now()))
                 site.check.raise_found()
                 site.rouse()
     finally:
@@ -110,7 +109,7 @@ async def _burst(site: SimSite, nemesis: Nemesis, story: Story, burst: int, rand
         site.check.raise_found()
     waited.result()
     await _settle(site, "after the healing")
-    await asyncio.sleep(site.settings.journal.linger_s + 0.5)  # those whose clients went away linger on
+    await site.clock.sleep(site.ground.settings.journal.linger_s + 0.5)  # those whose clients went away linger on
     site.check.quiet()
     site.check.raise_found()
 
@@ -119,7 +118,7 @@ async def _settle(site: SimSite, when: str) -> None:
     """I7: the site comes to be as it is wanted."""
     end = site.clock.now() + SETTLE_S
     while (why := site.settled()) and site.clock.now() < end:
-        await asyncio.sleep(0.1)
+        await site.clock.sleep(0.1)
         site.check.raise_found()
     if why:
         site.check.violated(f"I7: {when}, after {SETTLE_S:.0f} s: {why}")
@@ -161,11 +160,4 @@ def _fill(report: Report, site: SimSite, nemesis: Nemesis) -> None:
         check.resumed,
     )
     report.faults, report.refusals, report.log = dict(nemesis.done), dict(check.faults), nemesis.log
-    report.events = dict(Counter(site.events))
-
-
-def turns() -> int:
-    """How often the loop has turned: equal stories take equal turns."""
-    loop = asyncio.get_running_loop()
-    assert isinstance(loop, SimLoop)
-    return loop.turns
+    report.events = dict(site.ground.events)

@@ -5,8 +5,8 @@
         (of answers that ran while their worker's journal was off both rest: their header says that they are not kept)
     I2  every request ends exactly once: whole, or with a typed fault that a stated rule allows
     I3  nothing is sent to a replica that is leaving or has left; requests that kill cost two engines each; one that
-        leaves no word, or had another suspect on trial beside it, up to two more; and each worker that dies takes with it what
-        it knew of them, which is one more
+        leaves no word, or had another suspect on trial beside it, up to two more; and one more each time that
+        it goes on in other hands, since what a worker knows of an answer ends with it there
     I4  counts balance: a roster's epoch only grows; one Idempotency-Key, one answer
     I6  places, permits, cells, records, lines: all back to nothing when nothing runs
     I7  after the healing everything ends, and the site is as it is wanted
@@ -17,18 +17,13 @@ may end the answers only of clients that did not ask for a resumable one, and on
 """
 
 from collections import Counter
-from typing import TYPE_CHECKING
 
 from holdfast.domain.event import Event, RequestCondemned
 from holdfast.domain.fault import BadRequest, EngineLost, Expired, Fault, Overloaded, Poisonous
 from holdfast.domain.request import Finish, Generation
 from holdfast.domain.roster import Roster
+from holdfast.drill.simulation_ground import Ground, Hand, Told
 from holdfast.sim.replica import POISON_FROM, SimReplica, answer, length
-
-if TYPE_CHECKING:
-    from holdfast.drill.simulation_site import SimSite
-    from holdfast.drill.simulation_worker import SimWorker, Told
-
 
 DEATHS_EACH = 4
 
@@ -44,25 +39,26 @@ def is_poison(generation: Generation) -> bool:
 class Check:
     """Takes down what happens, and raises nothing itself: `found` is looked at after every instant."""
 
-    def __init__(self, site: "SimSite") -> None:
-        self._site = site
+    def __init__(self, ground: Ground) -> None:
+        self._ground = ground
         self.found: list[str] = []
         self.asked: dict[str, Generation] = {}
         self.begun: dict[str, set[str]] = {}  # by idempotency digest: ids of answers that were begun under it
-        self.dead: set[str] = set()  # boots that have really died
+        self.dead: set[str] = set()  # boots that have died, or broke off their connections
         self.tried: dict[str, set[str]] = {}  # boots that an answer has been on
         self.engine_deaths: Counter[tuple[int, ...]] = Counter()
         self.left_at: dict[str, float] = {}  # boots: since when they get nothing any more
         self.journal_off = False
         self.unkept: set[str] = set()  # answers that ran while their worker's journal was off
         self.worker_deaths = 0
+        self.handed_on = 0  # how often a request that kills went on in other hands, which know nothing of its past
         self.answers = self.tokens = self.moved = self.resumed = 0
         self.faults: Counter[str] = Counter()
         self._epoch = -1
 
     def violated(self, why: str) -> None:
         """Take down a violation."""
-        self.found.append(f"at {self._site.clock.now():.3f} s: {why}")
+        self.found.append(f"at {self._ground.clock.now():.3f} s: {why}")
 
     def raise_found(self) -> None:
         """Raises Violated."""
@@ -76,7 +72,7 @@ class Check:
         kind = type(event).__name__
         if kind in ("JournalOff", "JournalOn"):
             self.journal_off = True
-            worker = next((one for one in self._site.living() if one.who == who), None)
+            worker = next((one for one in self._ground.living() if one.who == who), None)
             self.unkept.update(worker.journal.live if worker is not None and worker.ready else ())
         if isinstance(event, RequestCondemned):
             asked = self.asked.get(event.generation)
@@ -85,7 +81,7 @@ class Check:
                 self.violated(f"I3: {event.generation}, an innocent, was condemned: {event.why}")
         self.moved += kind == "AnswerMoved"
 
-    def sent(self, worker: "SimWorker", told: "Told") -> None:
+    def sent(self, worker: Hand, told: Told) -> None:
         """A worker is about to send."""
         self._delivered(told)
         live = worker.journal.live.get(told.name)
@@ -95,12 +91,12 @@ class Check:
             return
         if len(live.ids) < told.place:
             self.violated(f"I1: {worker.who} sends token {told.place} of {told.name} before it is in the journal")
-        for other in self._site.living():
+        for other in self._ground.living():
             theirs = other.journal.live.get(told.name) if other.ready and other is not worker else None
             if theirs is not None and theirs.owners > live.owners and not theirs.fenced:
                 self.violated(f"I1: {worker.who} still sends of {told.name}, which {other.who} has taken over")
 
-    def _delivered(self, told: "Told") -> None:
+    def _delivered(self, told: Told) -> None:
         """I4: one key, one answer."""
         asked = self.asked.get(told.name)
         if asked is None or not asked.idempotency or told.chunk is None or not told.chunk.ids:
@@ -113,13 +109,13 @@ class Check:
 
     def submitted(self, who: str, generation: Generation) -> None:
         """A worker begins an attempt on a replica."""
-        process = self._site.host.processes.get(generation.replica)
+        process = self._ground.host.processes.get(generation.replica)
         boot = process.replica.boot if process is not None and process.replica is not None else ""
         self.tried.setdefault(generation.id, set()).add(boot)
         since = self.left_at.get(boot)
-        worker = next((one for one in self._site.living() if one.who == who), None)
-        awake = worker is not None and self._site.clock.now() - worker.thawed_at > 1.0
-        if since is not None and awake and self._site.clock.now() - since > 1.0:
+        worker = next((one for one in self._ground.living() if one.who == who), None)
+        awake = worker is not None and self._ground.clock.now() - worker.thawed_at > 1.0
+        if since is not None and awake and self._ground.clock.now() - since > 1.0:
             self.violated(f"I3: {who} sends {generation.id} to {boot}, which has been leaving since {since:.2f} s")
 
     def poisoned(self, replica: SimReplica) -> None:
@@ -129,7 +125,7 @@ class Check:
         prompt = tuple(replica.killer.prompt_ids)
         self.engine_deaths[prompt] += 1
         guilty = {tuple(one.prompt_ids) for one in self.asked.values() if is_poison(one)}
-        if sum(self.engine_deaths.values()) > DEATHS_EACH * len(guilty) + self.worker_deaths:
+        if sum(self.engine_deaths.values()) > DEATHS_EACH * len(guilty) + self.worker_deaths + self.handed_on:
             self.violated(
                 f"I3: {len(guilty)} requests that kill have cost {sum(self.engine_deaths.values())} engines, "
                 f"{replica.killer.id} alone {self.engine_deaths[prompt]}"
@@ -140,9 +136,9 @@ class Check:
         if roster.epoch <= self._epoch:
             self.violated(f"I4: roster {roster.epoch} after roster {self._epoch}")
         self._epoch = roster.epoch
-        now = self._site.clock.now()
+        now = self._ground.clock.now()
         staying = {place.boot for place in roster.places if place.weight > 0 and not place.leaving}
-        for place in self._site.roster.places:
+        for place in self._ground.roster.places:
             if place.boot not in staying:
                 self.left_at.setdefault(place.boot, now)
         for boot in staying:
@@ -168,7 +164,7 @@ class Check:
                 self.violated(f"I2: {asked.id}: {complaint}: {fault!r}")
 
     def _complaint(self, asked: Generation, fault: Fault) -> str:
-        now = self._site.clock.now()
+        now = self._ground.clock.now()
         if isinstance(fault, Overloaded):
             return ""
         if isinstance(fault, Poisonous):
@@ -187,16 +183,16 @@ class Check:
 
     def quiet(self) -> None:
         """Nothing runs: nothing may be held."""
-        for worker in self._site.living():
+        for worker in self._ground.living():
             held = self._held(worker)
             for what, value in held.items():
                 if value:
                     self.violated(f"I6: {worker.who} still holds {what}: {value}")
-        for process in self._site.host.processes.values():
+        for process in self._ground.host.processes.values():
             if process.alive and process.replica is not None and process.replica.running():
                 self.violated(f"I6: {process.name} still runs {process.replica.running()} streams")
 
-    def _held(self, worker: "SimWorker") -> dict[str, object]:
+    def _held(self, worker: Hand) -> dict[str, object]:
         gate, moving = worker.wiring.gate, worker.moving
         return {
             "places": gate.running,
@@ -206,7 +202,7 @@ class Check:
             "permits": {name: one for name, one in moving.turns.lane.reading.items() if one},
             "cases": list(moving.quarantine.cases),
             "followers": dict(worker.streams.followed),
-            "claims": [name for name, who in self._site.shelves.claims.items() if who is worker.shelf],
+            "claims": [name for name, who in self._ground.shelves.claims.items() if who is worker.shelf],
             "streams": sum(one.line.in_flight for one in worker.wiring.lines.known().values()),
         }
 

@@ -3,16 +3,14 @@
 import asyncio
 from dataclasses import dataclass, field
 from random import Random
-from typing import TYPE_CHECKING
 
 from msgspec import structs
 
 from holdfast.domain.fault import BadRequest, Fault, Fenced, Overloaded
 from holdfast.domain.request import Finish, Generation
-from holdfast.drill.simulation_worker import Ask, Told, Wire
-
-if TYPE_CHECKING:
-    from holdfast.drill.simulation_site import SimSite
+from holdfast.drill.simulation_check import is_poison
+from holdfast.drill.simulation_ground import Ask, Told, Wire
+from holdfast.drill.simulation_site import SimSite
 
 STALL_S = 4.0  # a client that hears nothing at all for so long comes back on another connection
 PATIENCE_S = 120.0
@@ -24,7 +22,7 @@ DEADLINE_S = 90.0
 class Client:
     """One request and what became of it. `loyal`: it resumes; `fickle`: it breaks its own connection now and then."""
 
-    site: "SimSite"
+    site: SimSite
     random: Random
     asked: Generation
     loyal: bool
@@ -41,7 +39,7 @@ class Client:
     async def run(self, after_s: float) -> None:
         """From the first byte sent to the end."""
         site = self.site
-        await asyncio.sleep(after_s)
+        await self.site.clock.sleep(after_s)
         self.asked = structs.replace(self.asked, deadline=site.clock.now() + DEADLINE_S)
         site.check.asked[self.asked.id] = self.asked
         began = site.clock.now()
@@ -51,7 +49,7 @@ class Client:
                 return
             wire = site.connect(self.random)
             if wire is None:
-                await asyncio.sleep(AGAIN_S)
+                await self.site.clock.sleep(AGAIN_S)
                 continue
             await self._exchange(wire)
         site.check.ended(self.asked, self.ids, self.finish, self.fault, self.why)
@@ -60,6 +58,7 @@ class Client:
         digest = f"digest-{self.asked.id}" if self.loyal else ""
         if self.loyal and self.name:
             self.site.check.resumed += 1
+            self.site.check.handed_on += is_poison(self.asked)
             return Ask(generation=self.asked, resume=self.name, have=len(self.ids), resumable=True)
         return Ask(generation=self._fresh(), digest=digest, have=len(self.ids), resumable=self.loyal)
 
@@ -87,7 +86,7 @@ class Client:
                     wire.say(None)
                 if not self.loyal:
                     self.why = "its connection broke"
-                await asyncio.sleep(0.005)
+                await self.site.clock.sleep(0.005)
                 return
             if self._take(told):
                 wire.say(None)

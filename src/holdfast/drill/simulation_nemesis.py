@@ -10,7 +10,6 @@ from random import Random
 
 from holdfast.domain.wish import Wishes
 from holdfast.drill.simulation_site import SimSite
-from holdfast.drill.simulation_worker import SimWorker
 from holdfast.sim.network import Way
 from holdfast.sim.replica import SimReplica
 
@@ -30,7 +29,7 @@ class Nemesis:
         kinds = self._random.sample(kinds, k=self._random.randint(4, len(kinds)))
         end = self._site.clock.now() + seconds
         while self._site.clock.now() < end:
-            await asyncio.sleep(self._random.uniform(0.1, 2 * self._every_s))
+            await self._site.clock.sleep(self._random.uniform(0.1, 2 * self._every_s))
             if self._site.check.found:
                 return
             what = self._random.choice(kinds)()
@@ -47,27 +46,27 @@ class Nemesis:
         for process in site.host.processes.values():
             if process.replica is not None:
                 self._well(process.replica)
-        for way in site.ways.values():
+        for way in site.ground.ways.values():
             way.heal()
         for worker in site.living():
             site.thaw(worker)
             worker.doomed = False
-        site.shelves.full = ""
-        site.wishes = Wishes(
-            epoch=site.wishes.epoch,
-            replicas_epoch=site.wishes.replicas_epoch,
-            finished_epoch=site.wishes.finished_epoch,
-            condemned=site.wishes.condemned,
+        site.ground.shelves.full = ""
+        site.ground.wishes = Wishes(
+            epoch=site.ground.wishes.epoch,
+            replicas_epoch=site.ground.wishes.replicas_epoch,
+            finished_epoch=site.ground.wishes.finished_epoch,
+            condemned=site.ground.wishes.condemned,
         )
-        if site.boss is None:
-            site.hire()
-        elif site.boss.frozen:
-            site.boss.thaw()
-        site.wake.set()
+        if site.boss.life is None:
+            site.boss.hire()
+        elif site.boss.life.frozen:
+            site.boss.life.thaw()
+        site.boss.wake.set()
 
     def _well(self, one: SimReplica) -> None:
         one.frozen = one.lying = False
-        one.refusing, one.cut_after, one.step_s = "", None, self._site.step_s
+        one.refusing, one.cut_after, one.step_s = "", None, self._site.ground.step_s
         one.stuck.clear()
 
     def _later(self, undo: Callable[[], None], seconds: float) -> None:
@@ -101,7 +100,7 @@ class Nemesis:
             one.frozen = True
             self._later(lambda: self._thaw(one), seconds)
         elif kind == "slow":
-            one.step_s = self._site.step_s * random.choice((3, 10))
+            one.step_s = self._site.ground.step_s * random.choice((3, 10))
             self._later(lambda: self._well(one), seconds)
         elif kind == "lie":
             one.lying = True
@@ -125,7 +124,7 @@ class Nemesis:
 
     def _network(self) -> str:
         random = self._random
-        ways = [(key, way) for key, way in self._site.ways.items() if way.lanes]
+        ways = [(key, way) for key, way in self._site.ground.ways.items() if way.lanes]
         if not ways:
             return ""
         key, way = random.choice(ways)
@@ -148,6 +147,7 @@ class Nemesis:
             if process.replica is not None and process.name == key[1]:
                 for line in [one for one in process.replica.lines if one.who.partition("/")[0] == key[0]]:
                     process.replica.reset(line, why)
+                    self._site.check.dead.add(line.boot)
         for worker in self._site.living():
             if key[0] == "street" and worker.name == key[1]:
                 for wire in list(worker.wires):
@@ -177,25 +177,32 @@ class Nemesis:
         site, random = self._site, self._random
         kind = random.choice(("supervisor-kill", "supervisor-freeze", "journal-full", "drain", "upgrade", "clock"))
         if kind == "supervisor-kill":
-            site.dismiss()
-            self._later(lambda: site.boss is None and site.hire() or None, random.uniform(0.1, 5.0))
-        elif kind == "supervisor-freeze" and site.boss is not None:
-            boss = site.boss
+            site.boss.dismiss()
+            self._later(self._hire, random.uniform(0.1, 5.0))
+        elif kind == "supervisor-freeze" and site.boss.life is not None:
+            boss = site.boss.life
             boss.freeze()
             self._later(boss.thaw, random.uniform(0.5, 8.0))
         elif kind == "journal-full":
-            site.shelves.full = "No space left on device"
-            self._later(lambda: setattr(site.shelves, "full", ""), random.uniform(0.5, 5.0))
+            site.ground.shelves.full = "No space left on device"
+            self._later(self._make_room, random.uniform(0.5, 5.0))
         elif kind == "drain":
-            name = f"replica-{random.randrange(site.replicas)}"
-            site.wishes = _drained(site.wishes, name)
-            site.wake.set()
+            name = f"replica-{random.randrange(site.ground.replicas)}"
+            site.ground.wishes = _drained(site.ground.wishes, name)
+            site.boss.wake.set()
         elif kind == "upgrade":
-            site.wishes = _upgraded(site.wishes)
-            site.wake.set()
+            site.ground.wishes = _upgraded(site.ground.wishes)
+            site.boss.wake.set()
         else:
-            site.unix_offset_s += random.choice((-3600.0, 3600.0))
+            site.ground.unix_offset_s += random.choice((-3600.0, 3600.0))
         return kind
+
+    def _hire(self) -> None:
+        if self._site.boss.life is None:
+            self._site.boss.hire()
+
+    def _make_room(self) -> None:
+        self._site.ground.shelves.full = ""
 
 
 def _drained(wishes: Wishes, name: str) -> Wishes:
@@ -221,8 +228,3 @@ def _with(wishes: Wishes, drained: dict[str, str], epoch: int) -> Wishes:
         replicas_epoch=wishes.replicas_epoch,
         finished_epoch=wishes.finished_epoch,
     )
-
-
-def worker_names(workers: list[SimWorker]) -> list[str]:
-    """For messages."""
-    return [one.who for one in workers]

@@ -20,7 +20,9 @@ class Plant:
     line_of: type[SimLine] = SimLine
     watch_of: type[Watch] = Watch
 
-    def journal(self, shelf: Shelf, archive: Archive, owner: str, clock: Clock, emit: Callable[[Event], None]) -> Journal:
+    def journal(
+        self, shelf: Shelf, archive: Archive, owner: str, clock: Clock, emit: Callable[[Event], None]
+    ) -> Journal:
         """One worker's journal."""
         return Journal(shelf, archive, owner, clock, emit)
 

@@ -119,6 +119,9 @@ class Journal:
             live.unfit = "this request is too long for the journal"
         else:
             self._append(record)
+        before = self.live.get(generation.id)
+        if before is not None:  # we took it over from ourselves, having stood still: one of the two has to stop
+            before.fenced = True
         self.live[generation.id] = live
         if self._leaf is not None and not live.unfit:  # from here on the record is found, and no claim is needed
             if kept is not None:

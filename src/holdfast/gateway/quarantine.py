@@ -8,7 +8,6 @@ Nothing of a request is kept but its fingerprint, a keyed digest of its prompt i
 """
 
 from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import aclosing
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Protocol
@@ -193,6 +192,8 @@ class Quarantine:
         case = self._case(attempt)
         on_trial = case.cell == fault.replica
         inmate = self.cells.inmate(fault.replica)
+        mistaken = [one for one in case.deaths if one.boot == fault.replica]
+        case.deaths = [one for one in case.deaths if one.boot != fault.replica]  # nobody dies twice: only its line broke
         case.deaths.append(
             Death(
                 boot=fault.replica,
@@ -202,7 +203,7 @@ class Quarantine:
                 silent_s=fault.silent_s,
                 age_s=fault.age_s,
                 queued=fault.queued,
-                on_trial=on_trial,
+                on_trial=on_trial and bool(case.deaths or not mistaken),
                 explained=bool(inmate) and inmate != attempt.id,
             )
         )
@@ -267,14 +268,12 @@ class Quarantine:
 
 
 def refuse_condemned(quarantine: Quarantine) -> Layer:
-    """Refuse what has cost two engines before it costs anything."""
+    """Refuse what has cost two engines before it costs anything. It has no part in the answer, so it is no generator."""
 
     def layer(inner: Service) -> Service:
-        async def service(generation: Generation) -> AsyncGenerator[Chunk, None]:
+        def service(generation: Generation) -> AsyncGenerator[Chunk, None]:
             quarantine.admit(generation)
-            async with aclosing(inner(generation)) as chunks:
-                async for chunk in chunks:
-                    yield chunk
+            return inner(generation)
 
         return service
 

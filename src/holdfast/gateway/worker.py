@@ -33,7 +33,7 @@ from holdfast.policy.admission import Admission
 from holdfast.policy.breaker import Breaker
 from holdfast.policy.continuation import contract
 from holdfast.policy.lane import Lane
-from holdfast.policy.retry_budget import RetryBudget
+from holdfast.policy.retry_budget import FLOOR_LANES, RetryBudget
 from holdfast.policy.silence import Patience
 from holdfast.policy.token_bucket import TokenBucket
 
@@ -154,7 +154,7 @@ def moving_of(settings: Settings, parts: Parts, lines: Lines) -> Moving:
     )
     lane_tokens = settings.failover.lane_tokens
     turns = Turns(lines, quarantine, parts.clock, Lane(max(1, lane_tokens // settings.gateway.workers)))
-    return Moving(quarantine, turns, RetryBudget(settings.failover.budget_share, lane_tokens))
+    return Moving(quarantine, turns, RetryBudget(settings.failover.budget_share, FLOOR_LANES * lane_tokens))
 
 
 def patience_of(settings: Settings) -> Patience:

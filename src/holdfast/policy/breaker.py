@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 from holdfast.domain.request import Outcome
 
-
 MOMENT_S = 0.05
 
 

@@ -4,7 +4,10 @@ Every answer's first move is free, and so is every planned one: they are bounded
 what feeds on itself (a move makes a replica busy, a busy replica looks silent, silence moves answers), so they draw from a
 bucket: a share of the tokens that were admitted in the last ten seconds, and a floor. A move for silence costs double: the
 replica that was left may still be working on it, and it may be our patience that was too short. An empty bucket makes an
-answer wait, never fail. Retry budgets of this kind are Finagle's (20 % of deposits over 10 s, with a floor); the unit is ours.
+answer wait, never fail. The floor is one lane full
+of tokens a second: what a replica may be reading again at a time anyway can't start a storm, and a small site that admits
+little must not wait for its budget while its replicas idle. Retry budgets of this kind are Finagle's (20 % of deposits over
+10 s, with a floor); the unit is ours.
 """
 
 from dataclasses import dataclass, field
@@ -12,6 +15,7 @@ from dataclasses import dataclass, field
 WINDOW_S = 10.0
 SLICES = 20
 STALL_FACTOR = 2
+FLOOR_LANES = 10  # lanes full of tokens in a window
 
 
 @dataclass
@@ -26,7 +30,7 @@ class RetryBudget:
     """`share` of the admitted tokens, and `floor_tokens`, may be read again in any ten seconds; one move always may."""
 
     share: float = 0.2
-    floor_tokens: int = 16384
+    floor_tokens: int = FLOOR_LANES * 16384
     _slices: list[_Slice] = field(default_factory=lambda: [_Slice() for _ in range(SLICES)])
 
     def admit(self, tokens: int, now: float) -> None:

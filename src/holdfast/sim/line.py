@@ -62,7 +62,7 @@ class Peer(Protocol):
 class SimLine:
     """One connection. With a `way`, frames travel; without one they are there at once."""
 
-    def __init__(self, peer: Peer, name: str, boot: str, load: Load, clock: Clock, way: Way | None = None) -> None:
+    def __init__(self, peer: Peer, name: str, boot: str, load: Load, clock: Clock, *, way: Way | None = None) -> None:
         self.on_gap: Callable[[float], None] | None = None
         self._peer, self._name, self._boot, self._clock = peer, name, boot, clock
         self._gone = self.crash = ""
@@ -75,7 +75,9 @@ class SimLine:
         self._probes: list[asyncio.Future[None]] = []
         self.dropped_late = 0
         self.who = ""  # the dialler's name
-        self.on_submit: Callable[[Generation], None] = lambda generation: None  # called with every attempt that begins here
+        self.on_submit: Callable[[Generation], None] = lambda generation: (
+            None
+        )  # called with every attempt that begins here
         self._up = Lane(way, copy_context(), self._arrived) if way else None
         self._down = Lane(way, nobody(), self._heeded) if way else None
 

@@ -15,11 +15,12 @@ import sys
 from collections.abc import Callable, Coroutine
 from contextvars import Context, ContextVar, copy_context
 from random import Random
-from typing import Any, TypeVar
+from typing import Any, TypeVar, TypeVarTuple
 
 from holdfast.sim.clock import Stuck, VirtualLoop
 
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 CLEARING_TURNS = 30
 SPINS_MAX = 20_000  # turns in one instant: more is a livelock
 
@@ -102,14 +103,16 @@ class SimLoop(VirtualLoop):
         self.lifted = False  # once lifted, the dead run too: only for clearing up when all is over
         super().__init__()
 
-    def call_soon(self, callback: Callable[..., object], *args: Any, context: Context | None = None) -> asyncio.Handle:
+    def call_soon(
+        self, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None
+    ) -> asyncio.Handle:
         """See asyncio."""
         handle = asyncio.Handle(callback, args, self, context)
         self.ready([(_LIFE.get() if context is None else context.get(_LIFE), handle, None)])
         return handle
 
     def call_at(
-        self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
+        self, when: float, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None
     ) -> asyncio.TimerHandle:
         """See asyncio."""
         life = _LIFE.get() if context is None else context.get(_LIFE)

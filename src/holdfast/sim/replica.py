@@ -141,7 +141,7 @@ class SimReplica:
         """What a connect would give. Raises OSError where nobody listens."""
         if not self.alive:
             raise ConnectionRefusedError(f"{self.name} does not listen")
-        line = self.line_of(self, self.name, self.boot, self.load(), self.clock, self.way(who))
+        line = self.line_of(self, self.name, self.boot, self.load(), self.clock, way=self.way(who))
         line.who = who
         self.lines.append(line)
         return line

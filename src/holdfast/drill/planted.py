@@ -117,12 +117,13 @@ class Place(Plant):
 
 
 class _Hoarders(Turns):
-    def read(self, generation: str) -> None:
+    def read(self, generation: Generation) -> None:
         return
 
-    def over(self, generation: str) -> None:
-        self.lane.leave(generation)
-        self._waiters.pop(generation, None)
+    def over(self, generation: Generation) -> None:
+        held = {replica: dict(ones) for replica, ones in self.lane.reading.items()}
+        super().over(generation)
+        self.lane.reading.update(held)
 
 
 class Permit(Plant):

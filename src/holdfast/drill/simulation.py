@@ -35,7 +35,7 @@ class Story(Struct, frozen=True, kw_only=True):
 
 
 SHORT = Story()
-HOUR = Story(bursts=5, hour=True, clients=8, tokens_max=60, faults_s=8.0)
+HOUR = Story(bursts=4, hour=True, clients=8, tokens_max=60, faults_s=7.0)
 
 
 class Report(Struct, kw_only=True):

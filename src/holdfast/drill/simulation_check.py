@@ -12,7 +12,8 @@
     I7  after the healing everything ends, and the site is as it is wanted
 
 Faults that a client may see, and when: Overloaded always (nothing was begun); Expired after its deadline; Poisonous for
-a prompt that kills engines, EngineLost for it too; EngineLost when the answer has moved as often as it may. A broken connection
+a prompt that kills engines, EngineLost for it too; EngineLost when the answer has moved as often as
+    it may, or when its record was cut short because the journal was full. A broken connection
 may end the answers only of clients that did not ask for a resumable one, and only when their worker died or was replaced.
 """
 
@@ -174,6 +175,7 @@ class Check:
             return "" if now >= asked.deadline - 1.0 else "expired too early"
         if isinstance(fault, EngineLost):
             allowed = "the limit" in fault.why or is_poison(asked) or now >= asked.deadline - 1.0
+            allowed |= self.journal_off and "record of this answer is gone" in fault.why
             return "" if allowed else "given up"
         if isinstance(fault, BadRequest) and fault.code == "stream_not_found":
             return "" if self.journal_off else "its stream is gone"

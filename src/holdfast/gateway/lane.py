@@ -37,6 +37,11 @@ def unread(generation: Generation) -> int:
     return len(generation.prompt_ids) + len(generation.delivered_ids)
 
 
+def _key(generation: Generation) -> str:
+    """One attempt. An answer may have two for a moment: a worker that stood still can take it over from itself."""
+    return f"{generation.id}#{id(generation):x}"
+
+
 @dataclass
 class Turns:
     """The turns of one worker. A permit ends with `read` (the first new token), everything with `over`."""
@@ -62,8 +67,9 @@ class Turns:
     async def wait(self, generation: Generation, why: str) -> AsyncGenerator[Chunk, None]:
         """Wait for a turn; gives signs of life. Afterwards `turn` holds the verdict."""
         turn: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
-        self.lane.join(generation.id, unread(generation), self.clock.now())
-        self._waiters[generation.id] = generation, turn
+        key = _key(generation)
+        self.lane.join(key, unread(generation), self.clock.now())
+        self._waiters[key] = generation, turn
         told_at = self.clock.now()
         self.serve()
         while not turn.done():
@@ -78,21 +84,23 @@ class Turns:
 
     def turn(self, generation: Generation) -> Verdict:
         """What the wait has brought. Raises Poisonous, and KeyError if it did not wait."""
-        self.lane.leave(generation.id)
-        return self._waiters.pop(generation.id)[1].result()
+        key = _key(generation)
+        self.lane.leave(key)
+        return self._waiters.pop(key)[1].result()
 
-    def read(self, generation: str) -> None:
+    def read(self, generation: Generation) -> None:
         """Its prompt has been read again: the lane has room."""
-        if self.lane.end(generation):
+        if self.lane.end(_key(generation)):
             self.serve()
 
-    def over(self, generation: str) -> None:
+    def over(self, generation: Generation) -> None:
         """Its attempt has ended, or it waits no more."""
-        self.lane.leave(generation)
-        gone = self._waiters.pop(generation, None)
+        key = _key(generation)
+        self.lane.leave(key)
+        gone = self._waiters.pop(key, None)
         if gone is not None:
             gone[1].cancel()
-        if self.lane.end(generation) or gone is not None:
+        if self.lane.end(key) or gone is not None:
             self.serve()
 
     def serve(self) -> None:
@@ -122,7 +130,7 @@ class Turns:
             if line is None:
                 return Crowded(f"{verdict.replica} went away")
             if not generation.alone or self.quarantine.enter(generation, line.boot):
-                self.lane.begin(verdict.replica, generation.id, unread(generation))
+                self.lane.begin(verdict.replica, _key(generation), unread(generation))
                 return verdict
             locked.add(line.boot)
 

@@ -44,10 +44,10 @@ def pick(lines: Lines, turns: Turns) -> Layer:
                     async for chunk in chunks:
                         if reading and chunk.ids:
                             reading = False
-                            turns.read(generation.id)
+                            turns.read(generation)
                         yield chunk
             finally:
-                turns.over(generation.id)
+                turns.over(generation)
 
         def service(generation: Generation) -> AsyncGenerator[Chunk, None]:
             return moved(generation) if needs_turn(generation) else fresh(generation)

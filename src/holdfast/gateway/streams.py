@@ -106,7 +106,10 @@ class Streams:
                 empty += 1
                 self._archive.update(kept)
                 if kept.left or not kept.alive or empty % LOOK_ROUND_POLLS == 0:
-                    kept = self._archive.find(name) or kept
+                    newest = self._archive.find(name)
+                    if newest is None:  # it was left half written, when there was no room, and its sheet's time is over
+                        raise EngineLost("the record of this answer is gone before its end was written; ask again")
+                    kept = newest
         finally:
             self.followed[name] -= 1
             if not self.followed[name]:

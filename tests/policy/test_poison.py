@@ -115,3 +115,10 @@ def test_running_out_of_memory_is_what_all_in_flight_did_together():
         assert after_death([reading, again], 2) == Condemned(
             f"2 engines died of it, the last while it was the only suspect: {crash}", certain=False
         )
+
+
+def test_whoever_was_there_twice_when_others_drew_the_blame_goes_on_alone():
+    twice = [death(crash=CRASH, explained=True), death("r2", crash=CRASH, explained=True)]
+    verdict = after_death(twice, 2)
+    assert isinstance(verdict, Suspect)
+    assert verdict.why == "it was there at 2 deaths that others were blamed for"

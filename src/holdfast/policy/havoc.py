@@ -39,8 +39,9 @@ class Blow(StrEnum):
 
     @property
     def passes(self) -> bool:
-        """Whether the replica is itself again at once, so that it may be struck again."""
-        return self in (Blow.RESET, Blow.ERROR, Blow.GARBAGE)
+        """Whether the replica is itself again without a restart, so that it may be struck again: at once, or when the
+        workers have dialled it anew."""
+        return self in (Blow.RESET, Blow.ERROR, Blow.GARBAGE, Blow.HALF_OPEN)
 
 
 _WORDS = {

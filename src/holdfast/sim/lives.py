@@ -12,6 +12,7 @@ callback's consequences, and real sockets promise none at all, so any order must
 import asyncio
 import gc
 import sys
+import warnings
 from collections.abc import Callable, Coroutine
 from contextvars import Context, ContextVar, copy_context
 from random import Random
@@ -186,13 +187,14 @@ def _clear_up(loop: SimLoop) -> None:
     loop.set_exception_handler(lambda _, __: None)
     hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
     try:
-        for _ in range(CLEARING_TURNS):
-            left = asyncio.all_tasks(loop)
-            if not left:
-                break
-            for task in left:
-                task.cancel()
-            loop.run_until_complete(asyncio.sleep(0))
-        gc.collect()
+        with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # coroutines of the dead end unawaited
+            for _ in range(CLEARING_TURNS):
+                left = asyncio.all_tasks(loop)
+                if not left:
+                    break
+                for task in left:
+                    task.cancel()
+                loop.run_until_complete(asyncio.sleep(0))
+            gc.collect()
     finally:
         sys.unraisablehook = hook

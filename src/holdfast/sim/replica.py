@@ -262,6 +262,8 @@ class SimReplica:
         if stream.unread > self.chunk_tokens:
             stream.unread -= self.chunk_tokens
             return None
+        if stream.place >= stream.count:  # only the word that it ended was lost: an engine would say its stop id again
+            return Item(stream.number, [], stream.finish)
         one = token_at(stream.key, stream.place, VOCABULARY) + (WRONG if self.wrong else 0)
         one = one if self.parrot is None else self.parrot
         stream.place += 1

@@ -33,7 +33,7 @@ def test_the_third_silent_death_makes_a_suspect_of_anybody():
 
 def test_an_engine_that_had_been_quiet_was_frozen_and_its_end_says_nothing():
     assert isinstance(after_death([death(silent_s=2.5)], 2), Innocent)
-    assert isinstance(after_death([death(silent_s=2.5, unread=1000)], 2), Suspect)  # reading takes its time
+    assert isinstance(after_death([death(silent_s=2.5, age_s=2.4, unread=1000)], 2), Suspect)  # reading takes its time
     assert isinstance(after_death([death(silent_s=60.0, unread=10**6)], 2), Innocent)
     assert isinstance(after_death([death(silent_s=60.0, crash=CRASH)], 2), Suspect)
 
@@ -100,6 +100,13 @@ def test_one_poison_never_gets_a_third_engine(killer, innocents, replicas, chanc
                 shared = [*deaths, death("r1", crash=crash, tokens=chance.choice((0, 3)), explained=True)]
                 assert isinstance(after_death(shared, 2), Innocent)
     assert lost == 2
+
+
+def test_an_engine_that_was_not_heard_before_the_attempt_came_may_have_been_dead_by_then():
+    assert isinstance(after_death([death(silent_s=1.39, age_s=0.5)], 2), Innocent)
+    on_trial = after_death([death(crash=CRASH, tokens=15), death("b", silent_s=1.39, age_s=0.5, on_trial=True)], 2)
+    assert isinstance(on_trial, Suspect)
+    assert isinstance(after_death([death(silent_s=0.6, age_s=0.01)], 2), Suspect)
 
 
 def test_running_out_of_memory_is_what_all_in_flight_did_together():

@@ -6,8 +6,9 @@ death is little: who was in flight, how far each had come, and what the engine l
     crash      the box says that it died of its own fault: everybody in flight is a suspect
     silent     it says nothing (a SIGKILL, from us, from an operator or from the kernel): only those are suspects that had not a
                single token of that attempt yet, for reading a prompt is where engines die of requests; and only if the replica
-               was heard shortly before: one that had been quiet was frozen, and was killed for that. Where attempts waited for
-               a slot inside the replica, or this one was there for long, nothing tells that it was being read at all
+               was heard shortly before: one that had been quiet was frozen, and was killed for that, or had died before the
+               attempt came to it. Where attempts waited for a slot inside the replica, or this one was there for long, nothing
+               tells that it was being read at all
     memory     the box says that it ran out of memory: that is what all in flight did together, so it is judged as silent
     explained  another suspect was on trial there: it has drawn the blame, everybody else goes on; but whoever is there at
                two such deaths may be what killed them, and goes on alone
@@ -23,6 +24,7 @@ from msgspec import Struct
 
 QUIET_S = 2.0  # a replica unheard for longer was frozen before it died
 QUIET_S_PER_TOKEN = 0.001  # unless it was reading: as settings' prefill_s_per_token
+HEARD_S = 0.75  # one not heard so shortly before the attempt began may have been dead by then; idle pings are 0.5 s apart
 READ_TOKENS_MAX = 4096  # no engine reads more prompt than this in one step
 SILENT_MAX = 3  # so many silent deaths make a suspect of any answer
 EXPLAINED_MAX = 2  # whoever was there so often when another drew the blame is a suspect too
@@ -53,7 +55,8 @@ class Death(Struct, frozen=True, kw_only=True):
         """Whether it speaks against those in flight."""
         quiet_s = QUIET_S + QUIET_S_PER_TOKEN * min(self.unread, READ_TOKENS_MAX)
         being_read = self.tokens == 0 and not self.queued and self.age_s <= QUIET_S + QUIET_S_PER_TOKEN * self.unread
-        return self.loud or (being_read and self.silent_s <= quiet_s)
+        lived = self.silent_s - self.age_s <= HEARD_S
+        return self.loud or (being_read and lived and self.silent_s <= quiet_s)
 
 
 class Innocent(Struct, frozen=True):

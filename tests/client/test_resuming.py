@@ -88,9 +88,29 @@ def test_a_stream_is_resumed_by_its_name_from_the_last_id_with_the_callers_key(a
 def test_a_proxys_prefix_stays(ask: Ask) -> None:
     wire = Wire(Desk(), [Cut(0)])
     transport = ResumingTransport(wire, Patience(), Turned())
-    with httpx.Client(transport=transport) as client, pytest.raises(AnswerLost):
+    with httpx.Client(transport=transport) as client:
         client.post("http://desk/llm/v1/chat/completions?site=1", json=STREAMED)
     assert str(wire.requests[1].url) == f"http://desk/llm/v1/streams/{NAME}?site=1"
+
+
+@both
+def test_an_answer_that_nobody_knows_and_that_had_not_begun_is_asked_for_once_more(ask: Ask) -> None:
+    """It waited for its turn when its worker died. The desk knows no streams below /llm, as a new worker would not."""
+    wire = Wire(Desk(), [Cut(0)])
+    with httpx.Client(transport=ResumingTransport(wire, Patience(), Turned())) as client:
+        told = client.post("http://desk/llm/v1/chat/completions", json=STREAMED).text
+    undisturbed = Wire(Desk())
+    with httpx.Client(transport=ResumingTransport(undisturbed, Patience(), Turned())) as client:
+        assert told == client.post("http://desk/llm/v1/chat/completions", json=STREAMED).text
+    assert [one.method for one in wire.requests] == ["POST", "GET", "POST"]
+    assert len({one.headers["idempotency-key"] for one in wire.requests if one.method == "POST"}) == 1
+
+
+@both
+def test_an_answer_that_had_begun_and_that_nobody_knows_is_lost_and_said_to_be(ask: Ask) -> None:
+    wire = Wire(Desk(), [Cut(600)])
+    with httpx.Client(transport=ResumingTransport(wire, Patience(), Turned())) as client, pytest.raises(AnswerLost):
+        client.post("http://desk/llm/v1/chat/completions", json=STREAMED)
 
 
 @both

@@ -46,6 +46,9 @@ class Verdict(Enum):
     LEAVE = "leave"  # this connection has nothing more to say, another one has
 
 
+OPENING = "0"
+
+
 class Mark:
     """How far a stream was handed on: its last event id, and how many events without an id came after it."""
 
@@ -54,6 +57,11 @@ class Mark:
         self.over = False
         self._unmarked = 0
         self._repeats = 0
+
+    @property
+    def bare(self) -> bool:
+        """Whether nothing but the opening event, whose id is 0, was handed on."""
+        return self.last_id in ("", OPENING) and not self._unmarked
 
     def again(self) -> None:
         """The stream was asked for anew, from `last_id`: it repeats the events that came after that without an id."""
@@ -67,6 +75,8 @@ class Mark:
             return Verdict.HAND_ON
         if data is not None and data.startswith(b'{"error"'):
             return self._failed(data)
+        if name == OPENING == self.last_id:
+            return Verdict.DROP  # the same answer, begun once more
         if name is not None:
             self.last_id = name
             self._unmarked = self._repeats = 0

@@ -64,6 +64,9 @@ class Pursuit:
         self._lost_at: float | None = None
         self._losses = self._stalls = 0
         self._name = self._path = ""
+        self._afresh = (
+            False  # nobody knows the answer, and nothing of it was handed on: the request itself goes out again
+        )
         self._cutter, self._mark = Cutter(), Mark()
 
     @property
@@ -108,6 +111,8 @@ class Pursuit:
         asked = self._asked
         self._cutter.drop()
         self._mark.again()
+        if self._afresh:
+            return self.request(now)
         headers = httpx.Headers([(name, value) for name, value in asked.headers.items() if name not in NOT_CARRIED])
         headers["accept"] = STREAM_TYPE
         headers["accept-encoding"] = "identity"
@@ -117,8 +122,13 @@ class Pursuit:
 
     def resumed(self, response: httpx.Response) -> bool:
         """Whether the response to `resumption` is the rest; if not, read it and call `denied`."""
-        same = response.headers.get(NAME, self._name) == self._name
-        return response.status_code == 200 and same and response.headers.get("content-type", "").startswith(STREAM_TYPE)
+        name = response.headers.get(NAME, self._name)
+        events = response.headers.get("content-type", "").startswith(STREAM_TYPE)
+        if response.status_code != 200 or not events or (name != self._name and not self._afresh):
+            return False
+        if self._afresh:
+            self._name, self._path, self._afresh = name, response.headers.get(RESUME, self._path), False
+        return True
 
     def denied(self, response: httpx.Response, body: bytes, now: float) -> float:
         """Seconds to wait before `resumption` again.
@@ -127,7 +137,11 @@ class Pursuit:
             AnswerLost: the site will not give the rest.
         """
         why = f"the site answered {response.status_code}: {body[:300].decode('utf-8', 'replace')}"
-        wait_s = self._wait(now) if response.status_code in BUSY_STATUSES else None
+        unknown = response.status_code == 404 and self._mark.bare and self._asked.method == "POST"
+        self._afresh = (
+            self._afresh or unknown
+        )  # it waited for its turn when its worker died: nothing was written down yet
+        wait_s = self._wait(now) if unknown or response.status_code in BUSY_STATUSES else None
         if wait_s is None:
             raise self._gone(why)
         return wait_s

@@ -22,6 +22,7 @@ from holdfast.gateway.vitals import Vitals
 
 TICK_S = 0.25  # deadlines are kept to within this
 BACKLOG = 1024
+TIDY_LOOKS = 120  # every half minute: some milliseconds, since what was there at the start is frozen
 
 
 def settle() -> None:
@@ -58,6 +59,7 @@ class Door:
         self._descriptors = Descriptors(needs.descriptors, needs.limits.descriptors_share, needs.emit)
         self._servers: list[asyncio.Server | Accepting] = []
         self._sweeper: asyncio.Task[None] | None = None
+        self._looks = 0
         self._tick()
 
     @property
@@ -114,6 +116,9 @@ class Door:
         while True:
             await self._needs.clock.sleep(TICK_S)
             self._look()
+            self._looks += 1
+            if self._looks % TIDY_LOOKS == 0:
+                gc.collect()  # answers that moved leave cycles behind (faults hold frames), and `settle` lets them lie for hours
 
     def _look(self) -> None:
         """One round over all connections."""

@@ -149,7 +149,7 @@ class Quarantine:
 
     def enter(self, generation: Generation, boot: str) -> bool:
         """Put a suspect on trial on this replica, if it can be alone there. Raises Poisonous: its twin was condemned."""
-        case = self.cases[generation.id]
+        case = self._case(generation)  # anew if its twin (see lane._key) has just closed it
         if not self.cells.enter(case.fingerprint, generation.id):
             return False
         condemned = self.register.condemned(anew=True)

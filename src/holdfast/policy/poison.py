@@ -24,7 +24,9 @@ from msgspec import Struct
 
 QUIET_S = 2.0  # a replica unheard for longer was frozen before it died
 QUIET_S_PER_TOKEN = 0.001  # unless it was reading: as settings' prefill_s_per_token
-HEARD_S = 0.75  # one not heard so shortly before the attempt began may have been dead by then; idle pings are 0.5 s apart
+HEARD_S = (
+    0.75  # one not heard so shortly before the attempt began may have been dead by then; idle pings are 0.5 s apart
+)
 READ_TOKENS_MAX = 4096  # no engine reads more prompt than this in one step
 SILENT_MAX = 3  # so many silent deaths make a suspect of any answer
 EXPLAINED_MAX = 2  # whoever was there so often when another drew the blame is a suspect too

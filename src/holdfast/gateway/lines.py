@@ -20,7 +20,6 @@ from holdfast.policy.breaker import Breaker
 from holdfast.policy.sanity import Odd
 from holdfast.policy.silence import READING_MIN_TOKENS, Cost, Rhythm
 
-REDIAL_S = 5.0  # a connection that has been silent for so long is given up for another one
 DIAL_PATIENCE_S = 0.05  # then the next reading of the roster looks again
 Dialler = Callable[[Place], Awaitable[Line]]
 
@@ -216,17 +215,6 @@ class Lines:
             self._dialling = {name: task for name, task in self._dialling.items() if task not in done}
             for task in done:
                 task.result()
-
-    def _spent(self, known: Known) -> bool:
-        """Whether a connection has been silent for so long that another one is tried: this one may be half-open, which is
-        never told. A replica that is frozen answers neither."""
-        since = known.suspected_at
-        return (
-            since is not None
-            and known.suspected_of is Suspicion.SILENT
-            and not known.line.in_flight
-            and self._clock.now() - since > REDIAL_S
-        )
 
     async def _drop(self, name: str, known: Known, place: Place | None) -> None:
         if place is None and not known.line.gone and known.line.in_flight:

@@ -193,9 +193,7 @@ class Quarantine:
         on_trial = case.cell == fault.replica
         inmate = self.cells.inmate(fault.replica)
         mistaken = [one for one in case.deaths if one.boot == fault.replica]
-        case.deaths = [
-            one for one in case.deaths if one.boot != fault.replica
-        ]  # nobody dies twice: only its line broke
+        case.deaths = [one for one in case.deaths if one.boot != fault.replica]  # nobody dies twice: its line broke
         case.deaths.append(
             Death(
                 boot=fault.replica,

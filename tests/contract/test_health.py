@@ -8,7 +8,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from holdfast.domain.address import TcpAddress
 from holdfast.domain.replica import Load
-from holdfast.pearl.health import HealthServer
+from holdfast.host.clock import MonotonicClock
+from holdfast.host.health import HealthServer
 from holdfast.pearl.pulse import TURN_S, Pulse
 
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
@@ -63,7 +64,7 @@ class Ward:
 
     def __init__(self) -> None:
         self.complaint = ""
-        self.server = HealthServer(frozenset({"", "pearl"}), lambda: self.complaint)
+        self.server = HealthServer(lambda: dict.fromkeys(("", "pearl"), self.complaint), MonotonicClock().now)
         address = self.server.start(TcpAddress("127.0.0.1", 0))
         self.port = int(address.rpartition(":")[2])
         self.channel = grpc.insecure_channel(address)
@@ -120,7 +121,7 @@ def test_watchers_never_starve_check(ward: Ward) -> None:
 
 
 def test_a_taken_port_is_an_os_error(ward: Ward) -> None:
-    other = HealthServer(frozenset({""}), lambda: "")
+    other = HealthServer(lambda: {"": ""}, MonotonicClock().now)
     with pytest.raises(OSError, match="can't serve health checks"):
         other.start(TcpAddress("127.0.0.1", ward.port))
     other.stop()

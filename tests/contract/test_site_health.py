@@ -7,12 +7,14 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from msgspec import structs
 
+from holdfast.app.control import LOOK_S, WATCHERS_MAX
 from holdfast.domain.address import TcpAddress
 from holdfast.domain.replica import ReplicaState
 from holdfast.domain.roster import Place, Roster
 from holdfast.domain.site import ProcessView, Role, SiteView
-from holdfast.fleet.health import LOOK_S, SiteHealth, complaints
+from holdfast.fleet.health import complaints
 from holdfast.host.clock import MonotonicClock
+from holdfast.host.health import HealthServer
 
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
@@ -73,7 +75,7 @@ class Ward:
     def __init__(self) -> None:
         self.told = complaints(WELL, BOTH, "pearl")
         self.reads = 0
-        self.server = SiteHealth(self._read, MonotonicClock().now)
+        self.server = HealthServer(self._read, MonotonicClock().now, LOOK_S, WATCHERS_MAX)
         self.channel = grpc.insecure_channel(self.server.start(TcpAddress("127.0.0.1", 0)))
         self.stub = health_pb2_grpc.HealthStub(self.channel)
 

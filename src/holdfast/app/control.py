@@ -12,21 +12,25 @@ from holdfast.domain.roster import Roster
 from holdfast.domain.settings import Settings
 from holdfast.domain.site import SiteView
 from holdfast.fleet.control import Papers, control_app
-from holdfast.fleet.health import Complaints, SiteHealth, complaints
+from holdfast.fleet.health import Complaints, complaints
 from holdfast.fleet.unwatched import unwatched
 from holdfast.host import proc
 from holdfast.host.clock import MonotonicClock
+from holdfast.host.health import HealthServer
 from holdfast.store import events, snapshot
 from holdfast.store.births import Births
 from holdfast.store.folder import Folder, folder_of
 from holdfast.store.lock import holder
+
+LOOK_S = 0.1  # how old the health that is told may be: reading it is a few files
+WATCHERS_MAX = 56
 
 
 class ControlPlane(Struct):
     """The pages, and gRPC health where it is served; `address` is empty where it is not."""
 
     app: Starlette
-    health: SiteHealth
+    health: HealthServer
     address: str
 
 
@@ -37,7 +41,7 @@ def control_plane(settings: Settings, started: Callable[[str], None]) -> Control
     """
     folder = folder_of(settings)
     read_site = partial(_read_site, folder)
-    health = SiteHealth(partial(_complaints, folder, settings.model.name), MonotonicClock().now)
+    health = HealthServer(partial(_complaints, folder, settings.model.name), MonotonicClock().now, LOOK_S, WATCHERS_MAX)
     address, why = "", "off: [control] health_port is 0"
     if settings.control.health_port:
         try:

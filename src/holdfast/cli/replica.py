@@ -20,8 +20,8 @@ from holdfast.cli.start_faults import start_fault
 from holdfast.domain.address import parse_address
 from holdfast.domain.fault import Fault
 from holdfast.host.clock import MonotonicClock
+from holdfast.host.health import HealthServer
 from holdfast.pearl.config import model_type_of
-from holdfast.pearl.health import HealthServer
 from holdfast.pearl.listen import address_of, claim
 from holdfast.pearl.options import OpenCore
 from holdfast.pearl.server import ReplicaServer, ServerOptions
@@ -146,7 +146,7 @@ def _prepare(args: argparse.Namespace, clock: MonotonicClock) -> _Replica:
     server = ReplicaServer(core, clock, options, getattr(core, "tap", None), _last_words(args.box, options.boot))
     listener = claim(address)
     model = core.release().model
-    health = HealthServer(frozenset({"", model, args.name}), server.complaint)
+    health = HealthServer(lambda: dict.fromkeys(("", model, args.name), server.complaint()), clock.now)
     run_file = RunFile(
         name=args.name,
         pid=os.getpid(),

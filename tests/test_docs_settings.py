@@ -6,13 +6,22 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
-from holdfast.domain.settings import BadSettings, Settings
-from holdfast.domain.settings_text import read, reference
+from holdfast.domain.settings import BadSettings, Settings, Tenant
+from holdfast.domain.settings_text import read, reference, struct_of
 
 ROOT = Path(__file__).parents[1]
 # what the code calls a section's struct where it reads it, if not by the section's own name
-ALIASES = {"restart": "restart|rules", "control": "control|place|where", "gateway": "gateway|place|self"}
-KEYS = [(section.name, field.name) for section in structs.fields(Settings) for field in structs.fields(section.type)]
+ALIASES = {
+    "restart": "restart|rules",
+    "control": "control|place|where",
+    "gateway": "gateway|place|self",
+    "tenants": "tenant",
+}
+KEYS = [
+    (section.name, field.name)
+    for section in structs.fields(Settings)
+    for field in structs.fields(struct_of(section.type))
+]
 
 
 def test_the_page_is_the_reference():
@@ -29,7 +38,7 @@ def test_every_key_is_described_and_read(section, key):
 
 
 def _section(name: str) -> str:
-    return reference().partition(f"\n## [{name}]\n")[2].partition("\n## [")[0]
+    return re.split(rf"\n## \[{name}(?:\.NAME)?\]\n", reference())[1].partition("\n## [")[0]
 
 
 def test_an_empty_file_means_all_defaults():
@@ -39,11 +48,12 @@ def test_an_empty_file_means_all_defaults():
 def test_every_default_can_be_written_down():
     lines = []
     for section in structs.fields(Settings):
-        lines.append(f"[{section.name}]")
-        for field in structs.fields(section.type):
+        kind = struct_of(section.type)
+        lines.append(f"[{section.name}]" if kind is section.type else f"[{section.name}.one]")
+        for field in structs.fields(kind):
             value = f'"{field.default}"' if isinstance(field.default, str) else str(field.default).lower()
-            lines.append(f"{field.name} = {value}")
-    assert read("\n".join(lines)) == Settings()
+            lines.append(f"{field.name} = {'[]' if field.default == () else value}")
+    assert read("\n".join(lines)) == Settings(tenants={"one": Tenant()})
 
 
 def test_whole_numbers_are_welcome_where_seconds_are_meant():
@@ -73,6 +83,11 @@ def test_the_key_of_the_environment_wins():
         ("[failover]\nsilence_floor_s = 30", "[failover] silence_floor_s must not be above silence_cap_s"),
         ("[breaker]\nopen_s = 31", "[breaker] open_s must not be above open_max_s"),
         ("[restart]\nfirst_delay_s = 301", "[restart] first_delay_s must not be above delay_max_s"),
+        ("[tenants.acme]\nwieght = 2", "s.toml: unknown key 'wieght' in section [tenants.acme]. Did you mean weight?"),
+        ("[tenants]\nweight = 2", "s.toml: [tenants] holds sections: write [tenants.weight] or another name"),
+        ('[tenants."A B"]\nweight = 2', "s.toml: [tenants.A B]: a name is 1 to 64 lower-case letters"),
+        ('[tenants.acme]\nkeys = "k"', "s.toml: [tenants] keys: expected array, got str. It must be list of texts"),
+        ("[tenants.acme]\nmemory_min = 2", "s.toml: [tenants] memory_min: expected float <= 1.0. It must be number"),
         ("[replica]\ntoken_ms = nan", "s.toml: [replica] token_ms: "),
     ],
 )

@@ -143,6 +143,47 @@ class BreakerOpened(Event, frozen=True, tag="breaker_opened", kw_only=True):
     replica: str
 
 
+class BreakerClosed(Event, frozen=True, tag="breaker_closed", kw_only=True):
+    """A trial call went well: the replica gets work again."""
+
+    replica: str
+
+
+class RungChanged(Event, frozen=True, tag="rung_changed", kw_only=True):
+    """The site degrades further, or gives something back. Rung 0 is full service; the names are in policy/ladder.py."""
+
+    before: int
+    after: int
+    name: str
+
+
+class SharingLost(Event, frozen=True, tag="sharing_lost", kw_only=True):
+    """The store that several machines share rates through can't be reached: each keeps to its share."""
+
+
+class SharingFound(Event, frozen=True, tag="sharing_found", kw_only=True):
+    """It can be reached (again)."""
+
+
+class SiteScaled(Event, frozen=True, tag="site_scaled", kw_only=True):
+    """Another number of replicas is wanted from now on."""
+
+    before: int
+    after: int
+
+
+class ReplicaWarm(Event, frozen=True, tag="replica_warm", kw_only=True):
+    """It is loaded and stands by."""
+
+    replica: str
+
+
+class ReplicaCalled(Event, frozen=True, tag="replica_called", kw_only=True):
+    """It stood by and serves now."""
+
+    replica: str
+
+
 class RequestRefused(Event, frozen=True, tag="request_refused", kw_only=True):
     status: int
 

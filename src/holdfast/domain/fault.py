@@ -1,5 +1,17 @@
 """Faults, named as states. Each carries the sentence that the log prints and the client may read."""
 
+from msgspec import Struct
+
+
+class Limit(Struct, frozen=True):
+    """A limit that somebody has met. `name` is a word that is stable for programs; amounts are in `unit`."""
+
+    name: str
+    used: float = 0.0
+    size: float = 0.0
+    unit: str = ""  # requests, tokens, requests/s, tokens/min, bytes, seconds
+    frees_s: float = 0.0  # seconds until it is expected to have room again; not jittered
+
 
 class Fault(Exception):
     """A state that stops one generation, or one attempt at it. `why` is one sentence."""
@@ -52,12 +64,16 @@ class Unauthorised(Fault):
 
 
 class Overloaded(Fault):
-    """Refused before any replica was touched. `status` is 429 (the caller's own limit) or 503 (all of us are full)."""
+    """Refused before any replica was touched. `status` is 429 (the caller's own limit) or 503 (all of us are full).
 
-    def __init__(self, why: str, retry_after_s: float, status: int = 503) -> None:
+    `limit` tells which limit it was, how much of it was used, and when it frees.
+    """
+
+    def __init__(self, why: str, retry_after_s: float, status: int = 503, limit: "Limit | None" = None) -> None:
         super().__init__(why)
         self.retry_after_s = retry_after_s
         self.status = status
+        self.limit = limit or Limit("capacity")
 
 
 class Poisonous(Fault):

@@ -49,6 +49,12 @@ class Generation(Struct, frozen=True, kw_only=True):
     epoch: int = 0  # of the attempt; failover raises it at every move, and drops chunks of any other
     urgent: bool = False  # a client holds the beginning of this answer: it goes ahead of new work and is never shed
     alone: bool = False  # a suspect (policy/poison.py): it must be the only one of its kind on its replica
+    priority: int = 0  # band: higher ones go first, those below 0 are refused first
+    expected_tokens: int = 0  # of the whole answer, as admission expects it; 0 before it was asked
+    cached_tokens: int = 0  # of the prompt, that a replica is believed to have in its cache
+    thinking_max: int = 0  # tokens of reasoning after which it is told to come to an end; 0: no bound
+    whole: bool = False  # nobody reads this answer as it comes: it may wait a little, to be begun with others
+    body_bytes: int = 0  # of the request that asked for it
     idempotency: str = ""  # digest of the API key and the client's Idempotency-Key; empty when none was sent
     note: bytes = b""  # the door's own, opaque to layers: how to go on writing this answer in another worker
 

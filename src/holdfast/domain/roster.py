@@ -15,6 +15,8 @@ class Place(Struct, frozen=True, kw_only=True):
     pid: int = 0
     leaving: str = ""  # why its streams are to move elsewhere now, while it still answers; empty: it stays
     box: str = ""  # path of its black box, see Run.box
+    model: str = ""  # which model it serves: empty for the site's own, else the name of the smaller one
+    warm: bool = False  # loaded and connected, but it gets work only when the others are lost; its weight is 0
 
 
 class Roster(Struct, frozen=True, kw_only=True):

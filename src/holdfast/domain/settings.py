@@ -7,13 +7,12 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
+from holdfast.domain.settings_kinds import Port, Seconds
+from holdfast.domain.settings_overload import Admission, Balance, Degradation, Scaling, Smaller, Tenant
+
 
 class BadSettings(ValueError):
     """The settings can't be used: the sentence names the source, the section, the key and the fix."""
-
-
-Seconds = Annotated[float, Meta(gt=0, le=1e7)]
-Port = Annotated[int, Meta(ge=1, le=65535)]
 
 
 class Site(Struct, frozen=True, forbid_unknown_fields=True):
@@ -84,6 +83,15 @@ class ReplicaSettings(Struct, frozen=True, forbid_unknown_fields=True):
             "plus n. 0: none.",
         ),
     ] = 0
+    batch_window_ms: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=1000,
+            description="An idle replica waits so long for more answers that nobody reads as a stream, before it begins them "
+            "together. Streams never wait.",
+        ),
+    ] = 15.0
     token_ms: Annotated[
         float, Meta(ge=0, le=60_000, description="Scripted engine only: milliseconds between two steps.")
     ] = 5.0
@@ -120,15 +128,6 @@ class Gateway(Struct, frozen=True, forbid_unknown_fields=True):
         """The address that clients on this machine use."""
         host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(self.host, self.host)
         return f"http://[{host}]:{self.port}/v1" if ":" in host else f"http://{host}:{self.port}/v1"
-
-
-class Admission(Struct, frozen=True, forbid_unknown_fields=True):
-    """What is let in. Refusing early is cheap; refusing late has already cost a replica's time."""
-
-    requests_per_s: Annotated[float, Meta(gt=0, description="Requests a second that one worker lets in.")] = 2000.0
-    burst: Annotated[float, Meta(ge=1, description="Requests that may come at once above that rate.")] = 2000.0
-    queue_max: Annotated[int, Meta(ge=0, description="Requests that may wait in one worker for a replica.")] = 1024
-    queue_wait_s: Annotated[Seconds, Meta(description="A request that waited so many seconds is refused.")] = 30.0
 
 
 class Request(Struct, frozen=True, forbid_unknown_fields=True):
@@ -262,6 +261,12 @@ class Ailing(Struct, frozen=True, forbid_unknown_fields=True):
 class BreakerSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """When a gateway worker stops sending to a replica that fails."""
 
+    errors_share: Annotated[
+        float, Meta(gt=0, le=1, description="Share of attempts that fail in one way above which the breaker opens.")
+    ] = 0.05
+    window_s: Annotated[Seconds, Meta(description="Over how many seconds they are counted.")] = 30.0
+    volume_min: Annotated[int, Meta(ge=1, description="Fewer attempts than this within the window prove nothing.")] = 20
+
     failures_max: Annotated[int, Meta(ge=1, description="Failures in a row that open the breaker.")] = 5
     open_s: Annotated[Seconds, Meta(description="Seconds before the first trial call after it opened.")] = 1.0
     open_max_s: Annotated[
@@ -326,6 +331,11 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     replica: ReplicaSettings = ReplicaSettings()
     gateway: Gateway = Gateway()
     admission: Admission = Admission()
+    tenants: dict[str, Tenant] = {}
+    balance: Balance = Balance()
+    degradation: Degradation = Degradation()
+    smaller: Smaller = Smaller()
+    scaling: Scaling = Scaling()
     request: Request = Request()
     failover: Failover = Failover()
     journal: Journal = Journal()

@@ -15,6 +15,14 @@ from msgspec import structs
 
 from holdfast.domain.settings import BadSettings, Settings
 
+KINDS = {
+    int: "integer",
+    float: "number",
+    str: "text",
+    bool: "true or false",
+    tuple[str, ...]: "list of texts",
+}
+MEMBER = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 PAGE_HEAD = """# Settings
 
 Holdfast reads one TOML file, `holdfast.toml` in the current folder unless another is named (`holdfast up my.toml`).
@@ -47,7 +55,7 @@ def read(text: str, source: str = "holdfast.toml", key: str = "") -> Settings:
 
 
 def _refuse_unknown(tree: dict[str, Any], source: str) -> None:
-    sections = {field.name: field.type for field in structs.fields(Settings)}
+    sections = {field.name: struct_of(field.type) for field in structs.fields(Settings)}
     for name, body in tree.items():
         if name not in sections:
             what = "section" if isinstance(body, dict) else "key outside of any section"
@@ -55,9 +63,35 @@ def _refuse_unknown(tree: dict[str, Any], source: str) -> None:
         if not isinstance(body, dict):
             raise BadSettings(f"{source}: {name!r} is a section: write [{name}] on a line of its own, its keys below.")
         keys = tuple(field.name for field in structs.fields(sections[name]))
-        for key in body:
-            if key not in keys:
-                raise BadSettings(f"{source}: unknown key {key!r} in section [{name}]. {_suggest(key, keys, '{}')}")
+        for section, each in _named(name, body, source):
+            for key in each:
+                if key not in keys:
+                    said = _suggest(key, keys, "{}")
+                    raise BadSettings(f"{source}: unknown key {key!r} in section [{section}]. {said}")
+
+
+def struct_of(kind: Any) -> type[msgspec.Struct]:
+    """The struct of a section's keys; of a family of sections, such as tenants, that of each member."""
+    members = get_args(kind)
+    found: type[msgspec.Struct] = members[1] if members else kind
+    return found
+
+
+def _named(name: str, body: dict[str, Any], source: str) -> list[tuple[str, dict[str, Any]]]:
+    """The sections that a section stands for, with their names: itself, or each member of a family."""
+    family = {field.name for field in structs.fields(Settings) if get_args(field.type)}
+    if name not in family:
+        return [(name, body)]
+    for member, each in body.items():
+        if not isinstance(each, dict):
+            raise BadSettings(
+                f"{source}: [{name}] holds sections: write [{name}.{member}] or another name, its keys below."
+            )
+        if not MEMBER.fullmatch(member):
+            raise BadSettings(
+                f"{source}: [{name}.{member}]: a name is 1 to 64 lower-case letters, digits, dashes, dots."
+            )
+    return [(f"{name}.{member}", each) for member, each in body.items()]
 
 
 def _suggest(wrong: str, known: tuple[str, ...], form: str) -> str:
@@ -71,7 +105,8 @@ def _told(error: str) -> str:
     """msgspec's sentence, with its path `$.section.key` in the words of the file, and what the key may be."""
     message, _, path = error.partition(" - at `$.")
     section, _, key = path.rstrip("`").partition(".")
-    kinds = {field.name: field.type for field in structs.fields(Settings)}
+    kinds = {field.name: struct_of(field.type) for field in structs.fields(Settings)}
+    key = key.rpartition(".")[2].partition("[")[0]
     allowed, meaning = _described(get_type_hints(kinds[section], include_extras=True)[key])
     message = message.replace("`", "").replace("Expected", "expected").replace("Invalid", "invalid")
     return f"[{section}] {key}: {message}. It must be {allowed.replace('`', '')}: {meaning}"
@@ -99,9 +134,10 @@ def reference() -> str:
     """The reference page, in Markdown: one table a section."""
     parts = [PAGE_HEAD]
     for section in structs.fields(Settings):
-        kind = section.type
+        kind = struct_of(section.type)
         doc = (kind.__doc__ or "").strip()
-        parts.append(f"\n## [{section.name}]\n\n{doc}\n\n| key | type | default | meaning |\n|---|---|---|---|")
+        name = section.name if kind is section.type else f"{section.name}.NAME"
+        parts.append(f"\n## [{name}]\n\n{doc}\n\n| key | type | default | meaning |\n|---|---|---|---|")
         hints = get_type_hints(kind, include_extras=True)
         for field in structs.fields(kind):
             type_name, sentence = _described(hints[field.name])
@@ -121,11 +157,13 @@ def _described(hint: Any) -> tuple[str, str]:
     sentence = " ".join(meta.description for meta in metas if meta.description)
     if get_origin(inner) is Literal:
         return " or ".join(f"`{_toml(value)}`" for value in get_args(inner)), sentence
-    name = {int: "integer", float: "number", str: "text", bool: "true or false"}[inner]
+    name = KINDS[inner]
     return f"{name}{' ' if limits else ''}{', '.join(limits)}", sentence
 
 
 def _toml(value: object) -> str:
+    if isinstance(value, tuple):
+        return f"[{', '.join(_toml(one) for one in value)}]"
     if isinstance(value, bool):
         return "true" if value else "false"
     return f'"{value}"' if isinstance(value, str) else f"{value}"

@@ -44,6 +44,7 @@ class Submit(Struct, frozen=True, array_like=True, tag=1):
     max_tokens: int
     seed: int
     stop_ids: tuple[int, ...]
+    whole: bool = False  # nobody reads it as it comes: see [replica] batch_window_ms
 
     def work(self) -> Work:
         """The attempt without its stream number."""

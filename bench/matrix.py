@@ -101,6 +101,7 @@ def settings(args: argparse.Namespace) -> Sections:
         "ailing": {"wedged_s": args.silent_s, "slow_s": SLOW_S},
         "canary": {"every_s": args.canary_s, "tokens": 8},
         "restart": {"free": 100_000, "deaths_max": 100_000},
+        "balance": {"affinity": False, "slow_start_s": 0.0},  # who has just come back is hurt next: not empty
     }
 
 

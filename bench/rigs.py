@@ -42,12 +42,12 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def process(
-    argv: list[str], core: int, log: Path, env: dict[str, str] | None = None
+    argv: list[str], core: int | tuple[int, ...], log: Path, env: dict[str, str] | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A child on one core; gone at the end."""
+    """A child on one core, or on several; gone at the end."""
     wanted = os.environ | (env or {})
     with log.open("wb") as out, subprocess.Popen(argv, stdout=out, stderr=out, env=wanted) as child:
-        os.sched_setaffinity(child.pid, {core})
+        os.sched_setaffinity(child.pid, {core} if isinstance(core, int) else core)
         try:
             yield child
         finally:

@@ -11,6 +11,7 @@ from holdfast.cli.main import VERBS
 from holdfast.domain import event
 from holdfast.domain.event import Event
 from holdfast.domain.settings import Settings
+from holdfast.domain.settings_text import struct_of
 from house.source import ROOT, repo_files
 
 PAGES = [path for path in repo_files() if path.endswith(".md")]
@@ -88,15 +89,18 @@ def test_the_event_module_holds_every_event() -> None:
 
 @pytest.mark.parametrize("section", structs.fields(Settings), ids=lambda field: field.name)
 def test_every_setting_is_documented(section: structs.FieldInfo) -> None:
-    page = text("docs/settings.md").partition(f"## [{section.name}]")[2].partition("\n## ")[0]
+    name = section.name if struct_of(section.type) is section.type else f"{section.name}.NAME"
+    page = text("docs/settings.md").partition(f"## [{name}]")[2].partition("\n## ")[0]
     assert page
-    missing = [field.name for field in structs.fields(section.type) if f"| `{field.name}` |" not in page]
+    missing = [field.name for field in structs.fields(struct_of(section.type)) if f"| `{field.name}` |" not in page]
     assert missing == []
 
 
 def test_settings_that_pages_mention_exist() -> None:
     known = {
-        (section.name, field.name) for section in structs.fields(Settings) for field in structs.fields(section.type)
+        (section.name, field.name)
+        for section in structs.fields(Settings)
+        for field in structs.fields(struct_of(section.type))
     }
     told = {(section, key): page for page in PAGES for section, key in KEY.findall(text(page))}
     assert told

@@ -77,6 +77,23 @@ def test_wrong_tokens_are_words_of_the_same_vocabulary_until_it_is_healed() -> N
     assert ids(core, 3) == {0: WHOLE[1:4]}
 
 
+def test_errors_fail_their_share_of_attempts_evenly_until_it_is_healed() -> None:
+    core = levered(attempts=0)
+    core.pull(Pull("errors", share=0.25))
+
+    def failed(count: int) -> list[bool]:
+        found = []
+        for _ in range(count):
+            core.submit(len(found), work(PROMPT))
+            found.append(any(one.fault for _ in range(4) for one in core.step()))
+            core.abort(len(found) - 1)
+        return found
+
+    assert failed(8) == [False, False, False, True] * 2
+    core.pull(Pull("heal"))
+    assert failed(8) == [False] * 8
+
+
 def test_an_error_fails_every_answer_once_and_delivers_nothing_of_that_step() -> None:
     core = levered()
     core.step()

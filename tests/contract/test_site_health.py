@@ -133,3 +133,16 @@ def test_many_who_ask_cost_one_reading(ward: Ward) -> None:
     for _ in range(50):
         ward.check("pearl")
     assert ward.reads <= 2 + (clock.now() - began) / LOOK_S
+
+
+def test_one_that_stands_by_takes_no_traffic_and_a_smaller_model_is_not_the_site() -> None:
+    warm = structs.replace(place(1), weight=0.0, warm=True)
+    told = complaints(
+        view(replica(0), replica(1, ReplicaState.WARM), GATEWAY), Roster(places=(place(0), warm)), "pearl"
+    )
+    assert (told["replica-1"], told[""]) == ("it stands by", "")
+    small = structs.replace(replica(1), model="tiny")
+    told = complaints(
+        view(replica(0, ReplicaState.DOWN, "it died"), small, GATEWAY), Roster(places=(place(1),)), "pearl"
+    )
+    assert told["pearl"] == "no replica may serve at present"

@@ -10,7 +10,7 @@ import pytest
 from holdfast.dialect.open import open_dialect
 from holdfast.dialect.template import TemplateDialect
 from holdfast.dialect.vocabulary import ForeignVocabulary, Vocabulary
-from holdfast.domain.dialect import Message, Said, Tool
+from holdfast.domain.dialect import Message, Said, ThinkingEnd, Tool
 from holdfast.domain.fault import BadRequest
 
 SHIPPED = Path(__file__).parents[2] / "src/holdfast/shipped/pearl"
@@ -53,6 +53,20 @@ def test_its_template_its_stops_and_its_way_to_begin_thinking(tmp_path: Path) ->
     parser = dialect.parser(ids)
     answer = [*VOCABULARY.encode("\nhm"), VOCABULARY.markers["</think>"], *VOCABULARY.encode("\n\nyes")]
     assert parser.feed(answer) == Said("hm", "yes")
+
+
+def test_thinking_is_ended_as_its_own_prompts_begin_it(tmp_path: Path) -> None:
+    """R1's template breaks the line after the mark, V3.1's does not; an answer that begins with no thinking has no end of it."""
+    asked, mark = [Message("user", "Hi")], VOCABULARY.markers["</think>"]
+    dialect = open_dialect(folder(tmp_path))
+    end = dialect.thinking_end(dialect.render(asked, [], True, False))
+    assert end == ThinkingEnd(mark, (*VOCABULARY.encode("\n"), mark, *VOCABULARY.encode("\n\n")))
+    parser = dialect.parser(dialect.render(asked, [], True, False))
+    assert parser.feed([*VOCABULARY.encode("hm"), *end.ids, *VOCABULARY.encode("yes")]) == Said("hm\n", "yes")
+    bare = open_dialect(folder(tmp_path, THINKER.replace("<think>\n", "<think>")))
+    assert bare.thinking_end(bare.render(asked, [], True, False)) == ThinkingEnd(mark, (mark,))
+    plain = open_dialect(folder(tmp_path, THINKER.replace("<think>\n", "")))
+    assert plain.thinking_end(plain.render(asked, [], True, False)) is None
 
 
 def test_an_opened_answer_is_continued_where_it_stands(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 from doorway import CARD, PEARL, Answer, Says, chat_body, doorway, ids_of, run
 from msgspec import structs
 
-from holdfast.domain.fault import EngineLost, Expired, Fault, NoReplica, Overloaded, Unauthorised
+from holdfast.domain.fault import EngineLost, Expired, Fault, Limit, NoReplica, Overloaded, Unauthorised
 from holdfast.domain.request import Chunk, Finish, Generation, TokenLogprob
 from holdfast.gateway.needs import Limits
 
@@ -178,7 +178,7 @@ def test_waiting_is_a_comment_in_a_stream_and_silence_otherwise() -> None:
     before = [Chunk([], waiting="3 wait before it"), Chunk([], waiting="2 wait before it")]
     events = ask(Says(before=before), stream=True).events()
     assert events[0]["choices"][0]["delta"]["role"] == "assistant"
-    assert events[1:3] == [("comment", "keep-alive")] * 2
+    assert events[1:3] == [("comment", "keep-alive; 3 wait before it"), ("comment", "keep-alive; 2 wait before it")]
     assert ask(Says(before=before)).json["choices"][0]["message"]["content"] == "Hello there."
 
 
@@ -228,8 +228,19 @@ def test_a_fault_before_the_first_token_is_a_status(
     kind, code, retry = told
     answer = ask(Says(fault=fault), stream=stream)
     assert answer.status == status
-    assert answer.error == {"message": fault.why, "type": kind, "param": None, "code": code}
+    said = answer.error
+    assert ("limit" in said) == isinstance(fault, Overloaded)
+    said.pop("limit", None)
+    assert said == {"message": fault.why, "type": kind, "param": None, "code": code}
     assert answer.headers.get("retry-after") == retry
+
+
+def test_a_refusal_tells_which_limit_how_much_was_used_and_when_it_frees() -> None:
+    limit = Limit("tenant_quota", 990.0, 1000.0, "tokens/min", 2.34)
+    answer = ask(Says(fault=Overloaded("tenant acme has used up its quota", 1.7, 429, limit)))
+    told = {"name": "tenant_quota", "used": 990.0, "size": 1000.0, "unit": "tokens/min", "frees_s": 2.34}
+    assert answer.error["limit"] == told
+    assert (answer.headers["retry-after"], answer.headers["retry-after-ms"]) == ("2", "1700")
 
 
 def test_a_fault_in_a_stream_is_an_error_event_and_no_done() -> None:

@@ -46,6 +46,9 @@ class Wire:
     def write(self, data: bytes) -> None:
         self.sent += data
 
+    def get_extra_info(self, name: str) -> object:
+        return None
+
     def write_eof(self) -> None:
         self.closed = True
 

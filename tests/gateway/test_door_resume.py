@@ -20,6 +20,7 @@ from holdfast.gateway.identify import screen
 from holdfast.gateway.journal import Journal
 from holdfast.gateway.record import record
 from holdfast.gateway.streams import Streams
+from holdfast.gateway.tenants import Tenants
 from holdfast.sim.shelf import SimShelf, SimShelves
 
 TEXT = "Hello there, this is an answer of some length."
@@ -280,8 +281,8 @@ def test_a_whole_answer_comes_whole_however_it_is_asked_for() -> None:
 @pytest.mark.parametrize("headers", [{}, {"authorization": "Bearer other"}, {"authorization": "Bearer sesame"}])
 def test_only_the_key_that_asked_gets_the_rest(headers: dict[str, str]) -> None:
     async def story() -> None:
-        keys = frozenset({"sesame", "other"})
-        async with desk(Goes(), SimShelves(), HandClock(), screen=screen(keys)) as one:
+        tenants = Tenants(keys={"sesame": "default", "other": "default"})
+        async with desk(Goes(), SimShelves(), HandClock(), screen=screen(tenants)) as one:
             first = await one.ask(body=chat_body(stream=True), authorization="Bearer sesame")
             got = await one.ask(f"/v1/streams/{first.headers['x-holdfast-answer']}", **headers)
             wanted = {"": 401, "Bearer other": 404, "Bearer sesame": 200}[headers.get("authorization", "")]

@@ -17,6 +17,7 @@ DISTRIBUTIONS = {
     "grpc_health": "grpcio-health-checking",
     "grpc": "grpcio",
     "jinja2": "jinja2",
+    "hdrh": "hdrhistogram",
     "importlinter": "import-linter",
 }
 

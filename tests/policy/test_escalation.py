@@ -87,3 +87,10 @@ def test_new_workers_that_can_not_start_do_not_end_a_site_whose_old_ones_serve()
     new = worker("gateway-0.1", state=ReplicaState.DOWN, load_s=0, deaths=(death,), alive=False, exit_code=2)
     assert escalation.hopeless(world(serving(), new, worker(wanted=False))) is None
     assert escalation.hopeless(world(serving(), new)) == Halt(why="gateway-0.1 can't be started: it gave no reason")
+
+
+def test_a_smaller_model_that_never_comes_up_ends_no_site_and_saves_none():
+    never = {"state": QUARANTINED, "load_s": 0.0, "why": "it can't be started"}
+    assert escalation.hopeless(world(serving(), down("smaller-0", model="tiny", **never))) is None
+    halted = escalation.hopeless(world(down(**never), serving("smaller-0", model="tiny")))
+    assert halted == Halt(why="it can't be started")

@@ -181,3 +181,27 @@ def test_an_upgrade_lasts_until_nothing_older_runs():
     everything = Wishes(epoch=1, replicas_epoch=1, drained={"replica-1": "a"})
     rest = world(serving(), down("replica-1"), control(epoch=1), wishes=everything, epoch=1)
     assert leaving.outdated(rest) == "replica-0"
+
+
+def test_a_standby_is_as_good_as_one_that_serves_when_another_is_to_be_renewed():
+    sick = serving(ailment=ill(Cure.RENEW, why="slow for 60 s"))
+    seen = world(sick, serving("replica-1", state=ReplicaState.WARM))
+    assert why(sick, seen) == "slow for 60 s"
+
+
+def test_replicas_of_another_model_neither_wait_for_these_nor_count_among_them():
+    small = serving("smaller-0", model="tiny", ailment=ill(Cure.RENEW, why="slow for 60 s"))
+    seen = world(*PAIR, small, down("replica-2"))
+    assert why(small, seen) == "", "it is the last of its kind, and suspicion is not enough"
+    sick = serving(ailment=ill(Cure.RENEW, why="slow for 60 s"))
+    seen = world(sick, PAIR[1], down("smaller-0", model="tiny"))
+    assert why(sick, seen) == "slow for 60 s"
+
+
+def test_an_upgrade_is_over_only_when_warm_ones_and_smaller_ones_are_replaced_too():
+    warm = serving("replica-1", state=ReplicaState.WARM, epoch=1)
+    small = serving("smaller-0", model="tiny", epoch=0)
+    seen = world(serving(epoch=1), warm, small, wishes=Wishes(epoch=1, replicas_epoch=1), epoch=1)
+    assert leaving.outdated(seen) == "smaller-0"
+    seen = world(serving(epoch=1), changed(warm, epoch=0), wishes=Wishes(epoch=1, replicas_epoch=1), epoch=1)
+    assert leaving.outdated(seen) == "replica-1"

@@ -48,3 +48,17 @@ def test_an_illegal_move_is_refused():
 def test_each_role_has_its_grace():
     rules = Rules(replica_grace_s=1, gateway_grace_s=2, control_grace_s=3)
     assert [rules.grace_s(role) for role in (Role.REPLICA, Role.GATEWAY, Role.CONTROL)] == [1, 2, 3]
+
+
+def test_one_that_stands_by_is_ready_from_then_on_and_resting_later_changes_nothing_of_that():
+    started = after(down(), Happening.STARTED)
+    rested = after(started, Happening.RESTED)
+    assert (rested.state, rested.served_at) == (ReplicaState.WARM, NOW)
+    assert rested.load_s > 0
+    called = after(rested, Happening.CALLED)
+    assert (called.state, called.served_at) == (ReplicaState.SERVING, NOW)
+    assert after(serving(), Happening.RESTED).served_at == 500.0
+
+
+def test_a_standby_that_dies_counts_like_any_other():
+    assert len(after(serving(state=ReplicaState.WARM), Happening.DIED).deaths) == 1

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import pytest
 
 from holdfast.domain.replica import ReplicaState
+from holdfast.domain.settings_overload import Scaling
 from holdfast.domain.site import ProcessView, Role
 from holdfast.domain.wish import Wishes
 from holdfast.policy import wishes
@@ -134,3 +135,46 @@ def test_the_supervisor_finishes_refuses_and_condemns():
 def test_a_site_that_starts_from_nothing_counts_upgrades_anew_and_keeps_its_drains():
     before = Wishes(drained={"replica-0": "a"}, epoch=4, replicas_epoch=4, finished_epoch=4, refused="x")
     assert wishes.afresh(before) == Wishes(drained={"replica-0": "a"})
+
+
+BY_LOAD = Scaling(on=True, min=2, max=5)
+
+
+def test_an_operator_says_how_many_serve_and_takes_it_back():
+    asked = wishes.scale(Wishes(scaled=3), 4, Scaling())
+    assert asked == Asked(wishes=Wishes(count=4, scaled=3), names=(), why="4 replicas should serve")
+    asked = wishes.scale(Wishes(), 4, BY_LOAD)
+    assert isinstance(asked, Asked)
+    assert asked.why == "4 replicas should serve, until: holdfast scale auto"
+    back = wishes.scale(Wishes(count=4), None, BY_LOAD)
+    assert back == Asked(wishes=Wishes(), names=(), why="the number of replicas follows the load")
+    assert wishes.scale(Wishes(count=4), None, Scaling()).why == "the number of replicas is that of [replica] count"
+
+
+def test_a_number_beyond_the_bounds_needs_force_and_one_beyond_reason_is_refused():
+    refused = wishes.scale(Wishes(), 9, BY_LOAD)
+    assert refused == Refused(why="9 replicas: [scaling] allows 2 to 5. Change the settings, or say --force")
+    assert isinstance(wishes.scale(Wishes(), 9, BY_LOAD, force=True), Asked)
+    assert isinstance(wishes.scale(Wishes(), 9, Scaling()), Asked)
+    assert wishes.scale(Wishes(), 65, Scaling(), force=True) == Refused(why="65 replicas: a site has 0 to 64")
+    nothing = wishes.scale(Wishes(), 0, Scaling())
+    assert isinstance(nothing, Refused)
+    assert "ends the service" in nothing.why
+    assert isinstance(wishes.scale(Wishes(), 0, Scaling(), force=True), Asked)
+
+
+def test_what_the_load_asked_for_is_kept_while_anything_runs():
+    assert wishes.scaled(Wishes(count=3), 4) == Wishes(count=3, scaled=4)
+    assert wishes.afresh(Wishes(count=3, scaled=4)) == Wishes(count=3)
+
+
+def test_with_a_standby_the_last_one_that_serves_may_be_drained():
+    site = (replica(0), replica(1, ReplicaState.WARM))
+    assert isinstance(wishes.drain(Wishes(), site, "replica-0", "a new card"), Asked)
+
+
+def test_replicas_of_another_model_are_no_help():
+    smaller = ProcessView(name="smaller-0", role=Role.REPLICA, state=ReplicaState.SERVING, why="", model="tiny")
+    assert isinstance(wishes.drain(Wishes(), (replica(0), smaller), "replica-0", "x"), Refused)
+    assert isinstance(wishes.drain(Wishes(), (replica(0), smaller), "smaller-0", "x"), Asked)
+    assert isinstance(wishes.upgrade(Wishes(), (replica(0), smaller), replicas=True), Refused)

@@ -7,11 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from holdfast.domain.event import ProcessDied, ReplicaJoined
 from holdfast.domain.ports import Sighting
 from holdfast.domain.roster import Place, Roster
 from holdfast.domain.settings import BadSettings, Gateway, ReplicaSettings, Settings, Site
+from holdfast.domain.settings_overload import Smaller
 from holdfast.store import snapshot
 from holdfast.store.births import Births
 from holdfast.store.events import EventLog, recent
@@ -175,3 +177,17 @@ def test_the_model_gets_its_folder_and_its_name(tmp_path):
     toml.write_text(f'[model]\npath = "{folder}"\n')
     with pytest.raises(BadSettings, match=r"holds no config\.json"):
         with_model(load_settings(str(toml)))
+
+
+def test_a_smaller_model_is_looked_for_likewise_and_needs_a_name_of_its_own(tmp_path):
+    folder = tmp_path / "pearl-mini"
+    folder.mkdir()
+    scripted = Settings(replica=ReplicaSettings(engine="scripted"), smaller=Smaller(path=str(folder)))
+    with pytest.raises(BadSettings, match=r"\[smaller\] path: .* holds no tokenizer\.json"):
+        with_model(scripted)
+    (folder / "tokenizer.json").write_text(json.dumps({}))
+    small = with_model(scripted).smaller
+    assert (small.path, small.name) == (str(folder), "pearl-mini")
+    same = structs.replace(scripted, smaller=Smaller(path=str(folder), name="pearl"))
+    with pytest.raises(BadSettings, match=r"\[smaller\] name: 'pearl' is what \[model\] is called too"):
+        with_model(same)

@@ -3,7 +3,10 @@
 import asyncio
 from collections.abc import Callable
 
+from msgspec import structs
+
 from holdfast.domain.ailment import Ailment
+from holdfast.domain.board import WorkerView
 from holdfast.domain.event import Event
 from holdfast.domain.ports import Child
 from holdfast.domain.procedure import Done, Step
@@ -11,6 +14,7 @@ from holdfast.domain.roster import Roster
 from holdfast.domain.settings import Restart
 from holdfast.domain.site import ProcessView, Role
 from holdfast.domain.wish import Wishes
+from holdfast.fleet.crew import SMALLER
 from holdfast.fleet.probe import Ears
 from holdfast.fleet.supervise import Hands, Supervise, Want
 from holdfast.loop import run as run_procedure
@@ -62,6 +66,7 @@ class Supervised:
         self.ailments: dict[str, Ailment] = {}
         self.resettable = False
         self.resets: list[str] = []
+        self.board: list[WorkerView] = []
         self.supervise: Supervise
         self.ears: Ears
         self.wake: asyncio.Event
@@ -91,10 +96,16 @@ class Supervised:
             read_pulse=self.host.pulse,
             ailments=self._ailment,
             renew=self._renew,
+            read_views=self._views,
             reset=self._reset if self.resettable else None,
         )
         wants = [
-            Want(role=_role(name), child=Child(name=name, argv=("sim",), epoch=epoch), device="cuda:0")
+            Want(
+                role=_role(name),
+                child=Child(name=name, argv=("sim",), epoch=epoch),
+                device="cuda:0",
+                model="tiny" if name.startswith(SMALLER) else "",
+            )
             for name in self.names()
         ]
         self.supervise = Supervise(wants, self.rules, hands, epoch)
@@ -173,6 +184,10 @@ class Supervised:
         self.roster = roster
         self.rosters.append(roster)
 
+    def _views(self) -> list[WorkerView]:
+        """What the workers tell: always the newest."""
+        return [structs.replace(view, at=self.clock.now()) for view in self.board]
+
     def _change_wishes(self, revise: Callable[[Wishes], Wishes]) -> None:
         self.wishes = revise(self.wishes)
 
@@ -192,4 +207,4 @@ class Supervised:
 
 
 def _role(name: str) -> Role:
-    return next(role for role in Role if name.startswith(role))
+    return Role.REPLICA if name.startswith(SMALLER) else next(role for role in Role if name.startswith(role))

@@ -3,16 +3,17 @@
 import asyncio
 from collections.abc import Callable, Coroutine
 
+import pytest
 from supervised import Supervised
 
 from holdfast.domain.ailment import Ailment, Exhibit
 from holdfast.domain.event import EjectionFrozen, ReplicaAiling, SelfDoubted, StepFailed
 from holdfast.domain.release import Release
-from holdfast.domain.replica import ReplicaState
+from holdfast.domain.replica import Load, ReplicaState
 from holdfast.domain.request import Generation
 from holdfast.domain.roster import Roster
 from holdfast.fleet.canary import Canaries
-from holdfast.fleet.evidence import Evidence, Rules, Sources
+from holdfast.fleet.evidence import Evidence, Heard, Rules, Sources
 from holdfast.fleet.probe import Ears
 from holdfast.policy import canary
 from holdfast.policy.canary import Known
@@ -317,3 +318,22 @@ def test_a_roster_that_can_not_be_written_stops_no_supervision_and_is_written_la
         await asyncio.gather(task, return_exceptions=True)
 
     run(whole())
+
+
+@pytest.mark.parametrize(("other", "slow"), [("pearl", True), ("pearl-mini", False)])
+def test_the_pace_of_another_model_is_no_measure(other: str, slow: bool) -> None:
+    now = [0.0]
+    evidence = Evidence(Rules(slow_s=60.0), Sources(now=lambda: now[0], unix_s=lambda: 0.0, emit=lambda event: None))
+
+    def pong(name: str, model: str, second: int, step_s: float) -> None:
+        load = Load(step=20 * second, running=4, slots=8, paced_steps=20 * second, paced_s=20 * second * step_s)
+        release = Release(model=model, engine="e", digest=f"digest of {model}")
+        evidence.hear(name, Heard(boot=name, at=now[0], load=load, release=release, asked_at=now[0]))
+
+    found = None
+    for second in range(120):
+        now[0] = float(second)
+        pong("replica-0", "pearl", second, 0.06)
+        pong("replica-1", other, second, 0.02)
+        found = evidence.ailment("replica-0")
+    assert (found is not None) == slow

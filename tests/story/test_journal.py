@@ -336,11 +336,11 @@ def test_a_continued_answer_is_neither_queued_nor_shed():
             first, second = machine.worker(), machine.worker()
             asked = machine.world.generation(60)
             await first.ask(asked, until=20)
-            machine.world.gate.running += 1000  # everybody is busy, and nobody may wait
+            machine.world.gate.room.grant("somebody", 1)  # everybody is busy, and nobody may wait
             refused = await second.ask(machine.world.generation(5))
             assert type(refused.fault).__name__ == "Overloaded"
             got = await second.resume(await second.streams.find(asked.id))
             assert got.ids == machine.world.expected(asked)
-            machine.world.gate.running -= 1000
+            machine.world.gate.room.ungrant("somebody")
 
     run(story())

@@ -13,7 +13,7 @@ FOUND = {
     "seam": ("0..1", "I1: .* differs from the truth"),
     "fence": ("0..1", "I1: .* differs from the truth"),
     "record": ("0..1", "I1: .* before it is in the journal"),
-    "claim": ("15..24", "I4: .* under one Idempotency-Key"),
+    "claim": ("20..39", "I4: .* under one Idempotency-Key"),
     "place": ("0..1", "I6: .* still holds places"),
     "permit": ("0..1", "I6: .* still holds permits"),
     "leniency": ("0..9", "I3: .* have cost"),

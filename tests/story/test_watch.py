@@ -10,6 +10,7 @@ from holdfast.domain.event import (
     ReplicaSuspected,
     SelfDoubted,
 )
+from holdfast.gateway.lane import candidate
 from holdfast.gateway.stack import alone_here
 from holdfast.policy.balance import pick
 from holdfast.policy.lane import Lane
@@ -211,11 +212,12 @@ def test_a_doubted_replica_gets_nothing_new_until_its_next_frame():
                 await world.clock.sleep(2)
                 world.replicas["a"].frozen = True
                 await world.clock.sleep(0.3)
-                assert {one.replica: one.doubtful for one in world.lines.candidates()} == {"a": True, "b": False}
-                assert pick(world.lines.candidates(), frozenset()).replica == "b"
+                seen = [candidate(world.lines, known, 0) for known in world.lines.known().values()]
+                assert {one.replica: one.doubtful for one in seen} == {"a": True, "b": False}
+                assert pick(seen, frozenset()).replica == "b"
                 world.replicas["a"].frozen = False
                 await world.clock.sleep(0.03)
-                assert not any(one.doubtful for one in world.lines.candidates())
+                assert not any(known.doubtful for known in world.lines.known().values())
 
             *got, _ = await together(*chats, stutter())
             assert all(one.moves == 0 for one in got)

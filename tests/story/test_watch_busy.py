@@ -40,7 +40,7 @@ async def _busy(seed: int, freeze_at: float | None = None, reading_s: float = 0.
     takes at most `reading_s`."""
     random = Random(seed)
     world = World("a", "b", "c", slots=random.choice((16, 32)))
-    world.admission.queue_max, world.admission.queue_wait_s = 1000, 3000
+    world.admission.queue_max, world.admission.queue_wait_s, world.admission.first_token_s = 1000, 3000, 6000
     for one in world.replicas.values():
         one.chunk_tokens = random.choice((256, 1024, 4096))
         one.pace = _Engine(random, reading_s)

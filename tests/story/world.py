@@ -11,15 +11,17 @@ from holdfast.domain.fault import Fault
 from holdfast.domain.ports import Line
 from holdfast.domain.request import Finish, Generation
 from holdfast.domain.roster import Place, Roster
-from holdfast.gateway.admit import Gate
 from holdfast.gateway.follow import Follower
+from holdfast.gateway.gate import Gate
 from holdfast.gateway.lines import Lines
 from holdfast.gateway.stack import Moving, Wiring, stack
+from holdfast.gateway.tenants import Tenants
 from holdfast.gateway.watch import Watch
 from holdfast.policy.admission import Admission
 from holdfast.policy.breaker import Breaker
+from holdfast.policy.quota import Quota
 from holdfast.policy.silence import Patience
-from holdfast.policy.token_bucket import TokenBucket
+from holdfast.policy.token_bucket import OwnLedger
 from holdfast.sim.clock import VirtualClock
 from holdfast.sim.replica import SimReplica, answer
 
@@ -44,17 +46,33 @@ class Answer:
 class World:
     """Replicas by name, the gateway over them, and every event it emitted."""
 
-    def __init__(self, *names: str, step_s: float = 0.02, slots: int = 64, patience: Patience | None = None) -> None:
-        self.clock = VirtualClock()
-        self.replicas = {name: SimReplica(name, self.clock, step_s, slots) for name in names}
+    def __init__(
+        self,
+        *names: str,
+        step_s: float = 0.02,
+        slots: int = 64,
+        patience: Patience | None = None,
+        tenants: Tenants | None = None,
+        beside: "World | None" = None,
+    ) -> None:
+        """With `beside` it is another worker over the replicas of that world."""
+        self.clock = beside.clock if beside else VirtualClock()
+        mine = {} if beside else {name: SimReplica(name, self.clock, step_s, slots) for name in names}
+        self.replicas = beside.replicas if beside else mine
         self.events: list[Event] = []
         self.lines = Lines(self._dial, self.clock, self.events.append, lambda: Breaker(failures_max=3))
         self.watch = Watch(self.lines, patience or Patience(), self.clock, self.events.append)
-        self.listed = set(names)
+        self.listed = set(self.replicas)
         self.leaving: dict[str, str] = {}  # replica -> why
-        self.admission = Admission(TokenBucket(2000, 2000), queue_max=100, queue_wait_s=30)
-        self.gate = Gate(self.admission)
-        self.keys: frozenset[str] = frozenset()
+        self.admission = Admission(queue_max=100, queue_wait_s=30)
+        self.gate = Gate(
+            self.admission,
+            self.lines.room,
+            self.clock,
+            tenants or Tenants(),
+            Quota(OwnLedger()),
+            cached=self.lines.cached,
+        )
         self.moves_max = 16
         self.moving: Moving | None = None  # None: as a worker alone makes it
         self._asked = 0
@@ -78,7 +96,6 @@ class World:
         follower = Follower(self.lines, self._roster, self.clock)
         self.service = stack(
             Wiring(
-                keys=self.keys,
                 gate=self.gate,
                 lines=self.lines,
                 clock=self.clock,
@@ -140,6 +157,10 @@ class World:
         """The invariants of a quiet world: nothing held, nothing owed."""
         assert self.gate.running == 0
         assert not self.gate.waiting
+        assert self.gate.queue.requests == self.gate.queue.work == self.gate.queue.bytes == 0
+        assert self.lines.room.used() == (0, 0)
+        assert all(self.gate.shares.of(one).slots == 0 for one in self.gate.accounts)
+        assert all(self.gate.shares.of(one).tokens == 0 for one in self.gate.accounts)
         assert all(line.in_flight == 0 for one in self.replicas.values() for line in one.lines)
 
 

@@ -9,12 +9,16 @@ from msgspec import structs
 from holdfast.domain.ports import Child
 from holdfast.domain.settings import BadSettings, Settings
 from holdfast.domain.site import Role
-from holdfast.fleet.supervise import Want
+from holdfast.domain.wish import Wishes
+from holdfast.fleet.crew import SMALLER, Want
+from holdfast.policy.muster import count
 from holdfast.policy.supervision import Rules
+from holdfast.policy.wishes import REPLICAS_MAX
 from holdfast.store.folder import Folder
 
 LEVERS_ENV = "HOLDFAST_LEVERS"  # folder where scripted replicas open their levers
 DEVICE = re.compile(r"cpu|cuda(:\d{1,3})?")
+SMALLER_PORTS = 2 * REPLICAS_MAX  # health ports of the smaller model's replicas begin so far behind the others'
 GATEWAY_GRACE_S = 5.0  # beyond its own drain_s a worker gets so long to close its connections
 
 
@@ -23,8 +27,10 @@ def _verb(*words: str) -> tuple[str, ...]:
     return (sys.executable, "-P", "-m", "holdfast", *words)
 
 
-def wants(settings: Settings, folder: Folder, epoch: int = 0) -> list[Want]:
+def wants(settings: Settings, folder: Folder, epoch: int = 0, replicas: int | None = None) -> list[Want]:
     """The processes of a site, in the order in which they start. `epoch`: the upgrade that they belong to.
+
+    `replicas`: how many replicas could be wanted, for a supervisor that chooses among them; None: as many as run to begin with.
 
     A worker's name says its upgrade, so that the new one can run beside the old one: gateway-0, then gateway-0.1. Replicas
     keep their names; they are replaced one at a time.
@@ -32,16 +38,15 @@ def wants(settings: Settings, folder: Folder, epoch: int = 0) -> list[Want]:
     Raises:
         BadSettings: a device that there can't be.
     """
-    replica, gateway = settings.replica, settings.gateway
-    devices = devices_of(replica.devices)
-    found = []
-    for number in range(replica.count):
-        name = f"replica-{number}"
-        threads = str(replica.threads)
-        env = (("OMP_NUM_THREADS", threads), ("MKL_NUM_THREADS", threads))
-        device = devices[number % len(devices)]
-        words = (*_replica_words(settings, folder, name), f"--device={device}")
-        found.append(Want(role=Role.REPLICA, child=_child(folder, name, words, env), device=device))
+    gateway = settings.gateway
+    numbers = range(begin_with(settings) if replicas is None else replicas)
+    found = [_replica(settings, folder, f"replica-{number}", number) for number in numbers]
+    if settings.smaller.path:
+        begun = begin_with(
+            settings
+        )  # they share the devices with those that run to begin with, going on where these end
+        small = [(f"{SMALLER}-{number}", begun + number) for number in range(settings.smaller.count)]
+        found += [_replica(settings, folder, name, number, settings.smaller.name) for name, number in small]
     for number in range(gateway.workers):
         name = f"gateway-{number}.{epoch}" if epoch else f"gateway-{number}"
         words = ("gateway", "--settings", str(folder.settings), "--name", name)
@@ -49,6 +54,25 @@ def wants(settings: Settings, folder: Folder, epoch: int = 0) -> list[Want]:
     control = _child(folder, "control", ("control", "--settings", str(folder.settings)))
     found.append(Want(role=Role.CONTROL, child=control))
     return [structs.replace(want, child=structs.replace(want.child, epoch=epoch)) for want in found]
+
+
+def begin_with(settings: Settings) -> int:
+    """How many replicas a site begins with: those that serve, and those that stand by."""
+    return count(Wishes(), rules_of(settings))[0] + settings.scaling.warm
+
+
+def pool(settings: Settings) -> int:
+    """How many replicas could ever be wanted at once."""
+    return REPLICAS_MAX + settings.scaling.warm
+
+
+def _replica(settings: Settings, folder: Folder, name: str, number: int, model: str = "") -> Want:
+    threads = str(settings.replica.threads)
+    env = (("OMP_NUM_THREADS", threads), ("MKL_NUM_THREADS", threads))
+    devices = devices_of(settings.replica.devices)
+    device = devices[number % len(devices)]
+    words = (*_replica_words(settings, folder, name), f"--device={device}")
+    return Want(role=Role.REPLICA, child=_child(folder, name, words, env), device=device, model=model)
 
 
 def devices_of(text: str) -> list[str]:
@@ -68,7 +92,8 @@ def _child(folder: Folder, name: str, words: tuple[str, ...], env: tuple[tuple[s
 
 
 def _replica_words(settings: Settings, folder: Folder, name: str) -> tuple[str, ...]:
-    replica, model = settings.replica, settings.model
+    replica, small = settings.replica, name.startswith(SMALLER)
+    model = settings.smaller if small else settings.model
     options = {
         "--name": name,
         "--listen": f"unix:{folder.socket(name)}",
@@ -83,9 +108,10 @@ def _replica_words(settings: Settings, folder: Folder, name: str) -> tuple[str, 
         "--dtype": replica.dtype,
         "--threads": replica.threads,
         "--drain-s": replica.drain_s,
+        "--batch-window-ms": replica.batch_window_ms,
     }
     if replica.health_port:
-        options["--health"] = f"127.0.0.1:{replica.health_port + int(name.rpartition('-')[2])}"
+        options["--health"] = f"127.0.0.1:{replica.health_port + int(name.rpartition('-')[2]) + SMALLER_PORTS * small}"
     if replica.engine == "scripted":
         options["--token-ms"] = replica.token_ms
         if LEVERS_ENV in os.environ:  # a drill's site: see sim/levers.py
@@ -101,4 +127,7 @@ def rules_of(settings: Settings) -> Rules:
         worker_silent_s=settings.probe.worker_silent_s,
         replica_grace_s=settings.replica.drain_s + 1,
         gateway_grace_s=settings.gateway.drain_s + GATEWAY_GRACE_S,
+        count=settings.replica.count,
+        warm=settings.scaling.warm,
+        scaling=settings.scaling,
     )

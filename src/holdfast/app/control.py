@@ -13,12 +13,14 @@ from holdfast.domain.settings import Settings
 from holdfast.domain.site import SiteView
 from holdfast.fleet.control import Papers, control_app
 from holdfast.fleet.health import Complaints, complaints
+from holdfast.fleet.load import SiteLoad, site_load
 from holdfast.fleet.unwatched import unwatched
 from holdfast.host import proc
-from holdfast.host.clock import MonotonicClock
+from holdfast.host.clock import MonotonicClock, unix_s
 from holdfast.host.health import HealthServer
 from holdfast.store import events, snapshot
 from holdfast.store.births import Births
+from holdfast.store.board import board_folder, views
 from holdfast.store.folder import Folder, folder_of
 from holdfast.store.lock import holder
 
@@ -49,8 +51,20 @@ def control_plane(settings: Settings, started: Callable[[str], None]) -> Control
         except OSError as error:
             why = f"off: {error}. Choose another port with [control] health_port"
             print(f"holdfast control: {why}", file=sys.stderr)
-    papers = Papers(read_site=read_site, read_events=partial(events.recent, folder.events), health=why)
+    papers = Papers(
+        read_site=read_site,
+        read_events=partial(events.recent, folder.events),
+        read_load=partial(read_load, settings),
+        health=why,
+    )
     return ControlPlane(control_app(papers, partial(started, address)), health, address)
+
+
+def read_load(settings: Settings) -> SiteLoad:
+    """What all workers of this site tell at this moment."""
+    folder = folder_of(settings)
+    told = views(board_folder(folder.root))
+    return site_load(settings.site.name, told, _read_site(folder), MonotonicClock().now(), unix_s())
 
 
 def _read_site(folder: Folder) -> SiteView | None:

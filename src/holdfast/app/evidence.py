@@ -26,7 +26,8 @@ def gather(settings: Settings, folder: Folder, clock: Clock, emit: Emit) -> Evid
         return resident_mib(run.pid) if run is not None else None
 
     def recorded(release: Release) -> Known | None:
-        written = answers.recorded(Path(settings.model.path), release.engine, settings.replica.dtype)
+        model = settings.smaller if release.model == settings.smaller.name else settings.model
+        written = answers.recorded(Path(model.path), release.engine, settings.replica.dtype)
         return written or answers.agreed(folder.answers, release.digest)
 
     def agree(release: Release, known: Known) -> None:

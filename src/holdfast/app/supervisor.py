@@ -11,9 +11,10 @@ from pathlib import Path
 
 from msgspec import Struct, structs
 
-from holdfast.app.children import rules_of, wants
+from holdfast.app.children import pool, rules_of, wants
 from holdfast.app.evidence import gather
 from holdfast.app.renewal import LOCK_FD, Renewal, handed_on, hear_signals, hold_signals
+from holdfast.domain.board import WorkerView
 from holdfast.domain.event import Emit, Event, SettingsStale
 from holdfast.domain.ports import Child, Line, Sighting
 from holdfast.domain.procedure import Done
@@ -30,10 +31,13 @@ from holdfast.host.clock import MonotonicClock, unix_s
 from holdfast.host.doorway import LISTEN_FD, Doorway
 from holdfast.host.processes import Processes
 from holdfast.loop import run
+from holdfast.policy.muster import count
 from holdfast.policy.wishes import afresh
 from holdfast.store import events, snapshot, wishes
 from holdfast.store.births import Births
+from holdfast.store.board import board_folder, views
 from holdfast.store.folder import Folder, folder_of, keep_settings
+from holdfast.store.ledger import ledger_folder
 from holdfast.store.lock import SiteLock, Taken
 from holdfast.store.logs import last_words
 from holdfast.store.pulse import Pulses
@@ -116,7 +120,7 @@ async def _keep(
     try:
         adopted = host.adopt()
         wished = wishes.read(folder.wishes) if adopted else wishes.change(folder.wishes, afresh)
-        wanted = [] if stopping else wants(settings, folder, wished.epoch)
+        wanted = [] if stopping else wants(settings, folder, wished.epoch, pool(settings))
         if not stopping:
             doorway.recover(handed_on(LISTEN_FD), _handovers(folder, adopted))
             _check_ports(settings, adopted, doorway)
@@ -133,6 +137,8 @@ async def _keep(
             snapshot.remove(folder.run(one.name))
         if folder.root.is_dir():  # nothing runs any more: what answers were cut off, nobody can ask for
             FileShelf(shelf_folder(settings.journal.dir, folder.root)).dissolve()
+            FileShelf(board_folder(folder.root)).dissolve()
+            FileShelf(ledger_folder(folder.root)).dissolve()
         return done
     finally:
         await ears.close()
@@ -163,6 +169,7 @@ def _hands(
         return structs.replace(want.child, fds=((LISTEN_FD, bodies.doorway.fd()),))
 
     def show(processes: tuple[ProcessView, ...], roster: Roster) -> None:
+        serve, why = count(wishes.read(folder.wishes), rules_of(settings))
         view = SiteView(
             name=settings.site.name,
             at=round(unix_s(), 3),
@@ -171,6 +178,8 @@ def _hands(
             model=settings.model.name,
             release=roster.release,
             processes=processes,
+            replicas=serve,
+            replicas_why=why,
         )
         with contextlib.suppress(OSError):  # a full disk blinds those who look; it must not stop those who serve
             snapshot.put(folder.site, view)
@@ -194,7 +203,15 @@ def _hands(
         read_pulse=Pulses().read,
         equip=equip,
         renew=bodies.renewal,
+        read_views=partial(_views, folder),
     )
+
+
+def _views(folder: Folder) -> list[WorkerView]:
+    try:
+        return views(board_folder(folder.root))
+    except OSError:  # what workers tell is for scaling: the rest of supervision goes on without
+        return []
 
 
 def _obey_signals(supervise: Supervise, wake: asyncio.Event, doorway: Doorway) -> None:

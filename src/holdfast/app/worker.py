@@ -15,9 +15,11 @@ import uvloop
 
 from holdfast.app.announce import announce
 from holdfast.dialect.open import open_dialect
+from holdfast.domain.board import Board
 from holdfast.domain.event import (
     AnswerFenced,
     AnswerMoved,
+    BreakerClosed,
     BreakerOpened,
     BufferFull,
     DescriptorsLow,
@@ -32,7 +34,10 @@ from holdfast.domain.event import (
     ReplicaSuspected,
     RequestCondemned,
     RequestSuspected,
+    RungChanged,
     SelfDoubted,
+    SharingFound,
+    SharingLost,
     StreamResumed,
 )
 from holdfast.domain.ports import Line
@@ -40,13 +45,17 @@ from holdfast.domain.roster import Place, Roster
 from holdfast.domain.settings import BadSettings, Settings
 from holdfast.engine import embedded
 from holdfast.gateway.http import settle
+from holdfast.gateway.smaller import SmallerModel
+from holdfast.gateway.telling import OwnBoard
 from holdfast.gateway.worker import Parts, work
 from holdfast.host.clock import MonotonicClock, unix_s
 from holdfast.host.doorway import Handover, lent_listener
 from holdfast.host.vitals import Vitals
 from holdfast.store import events, snapshot
 from holdfast.store.black_box import black_box
-from holdfast.store.folder import folder_of
+from holdfast.store.board import FileBoard, board_folder
+from holdfast.store.folder import Folder, folder_of
+from holdfast.store.ledger import open_ledger
 from holdfast.store.pulse import Pulse
 from holdfast.store.quarantine import QuarantineCells, QuarantineRegister
 from holdfast.store.shelf import FileShelf, shelf_folder
@@ -55,6 +64,7 @@ from holdfast.store.shelf import FileShelf, shelf_folder
 TOLD = (
     AnswerFenced,
     AnswerMoved,
+    BreakerClosed,
     BreakerOpened,
     BufferFull,
     DescriptorsLow,
@@ -68,7 +78,10 @@ TOLD = (
     ReplicaSuspected,
     RequestCondemned,
     RequestSuspected,
+    RungChanged,
     SelfDoubted,
+    SharingFound,
+    SharingLost,
     StreamResumed,
 )
 
@@ -78,7 +91,7 @@ def gateway_worker(settings: Settings, name: str) -> int:
 
     Raises:
         OSError: the port can't be had.
-        BadSettings: the model folder's tokenizer or chat template can't be used.
+        BadSettings: the model folder's tokenizer or chat template can't be used, or [admission] shared_url.
     """
     folder, model = folder_of(settings), Path(settings.model.path)
     clock, log = MonotonicClock(), events.EventLog(folder.events, unix_s)
@@ -107,6 +120,9 @@ def gateway_worker(settings: Settings, name: str) -> int:
                 line.watch_over(Vitals(line.welcome.pid))
         return line
 
+    owner = f"{name}.{bits(32):08x}"
+    board = _board(folder, owner)
+    ledger, tend_ledger = open_ledger(settings, folder, clock, emit)
     parts = Parts(
         dialler=dialler,
         dialect=dialect,
@@ -121,10 +137,14 @@ def gateway_worker(settings: Settings, name: str) -> int:
         beat=pulse.beat,
         cells=QuarantineCells(folder.quarantine),
         register=QuarantineRegister(folder.quarantine, clock.now, unix_s),
+        board=board,
+        ledger=ledger,
+        beside=() if tend_ledger is None else (tend_ledger,),
         shelf=shelf if settings.journal.on else None,
-        owner=f"{name}.{bits(32):08x}",
+        owner=owner,
         farewell=farewell,
         descriptors=descriptors,
+        smaller=_smaller(settings),
     )
 
     async def serve() -> None:
@@ -141,6 +161,8 @@ def gateway_worker(settings: Settings, name: str) -> int:
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve())
+    if isinstance(board, FileBoard):
+        board.close()
     return 0
 
 
@@ -148,6 +170,27 @@ def descriptors() -> tuple[int, int]:
     """File descriptors that this process has open, and how many it may have."""
     with os.scandir("/proc/self/fd") as entries:
         return sum(1 for _ in entries), resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
+def _smaller(settings: Settings) -> SmallerModel | None:
+    """The [smaller] section; None where it names no model. Raises BadSettings."""
+    path, name = Path(settings.smaller.path), settings.smaller.name
+    if not settings.smaller.path:
+        return None
+    try:
+        dialect = open_dialect(path)
+    except ValueError as error:
+        raise BadSettings(f"[smaller] path: {path}: {error}") from None
+    return SmallerModel(name or path.name, dialect, min(settings.replica.context_tokens_max, _context_of(path)))
+
+
+def _board(folder: Folder, owner: str) -> Board:
+    """This worker's place at the site's board. Where there is none it goes on alone: replicas refuse what they can't hold."""
+    try:
+        return FileBoard(FileShelf(board_folder(folder.root), folder.root), owner)
+    except OSError as error:
+        print(f"holdfast gateway: no board, so what other workers do is not seen: {error}", file=sys.stderr)
+        return OwnBoard()
 
 
 def _context_of(model: Path) -> int:

@@ -68,6 +68,12 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     add("--threads", type=_positive, default=1)
     add("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
     add("--drain-s", type=_seconds, default=30.0, help="after SIGTERM answers may go on for so long (default 30)")
+    add(
+        "--batch-window-ms",
+        type=_seconds,
+        default=0.0,
+        help="wait so long, when idle, for more answers that nobody streams",
+    )
     add("--still-s", type=_seconds, default=10.0, help="not healthy when no step was made for so long (default 10)")
     scripted = parser.add_argument_group("scripted engine: answers known beforehand, for drills and measurements")
     add = scripted.add_argument
@@ -142,6 +148,7 @@ def _prepare(args: argparse.Namespace, clock: MonotonicClock) -> _Replica:
         context_tokens_max=core.context_tokens_max,
         still_s_max=args.still_s,
         pause_s=args.token_ms / 1000,
+        batch_window_s=args.batch_window_ms / 1000,
     )
     server = ReplicaServer(core, clock, options, getattr(core, "tap", None), _last_words(args.box, options.boot))
     listener = claim(address)

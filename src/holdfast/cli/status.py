@@ -20,7 +20,14 @@ from holdfast.store.folder import folder_of
 from holdfast.store.lock import holder
 from holdfast.store.settings_file import load_settings
 
-COLOURS = {"serving": "green", "starting": "cyan", "draining": "cyan", "suspect": "yellow", "quarantined": "bold red"}
+COLOURS = {
+    "serving": "green",
+    "warm": "blue",
+    "starting": "cyan",
+    "draining": "cyan",
+    "suspect": "yellow",
+    "quarantined": "bold red",
+}
 TIMEOUT_S = 2.0
 
 
@@ -88,7 +95,8 @@ def _print(site: dict[str, Any]) -> None:
         console.print(Text(fix, "yellow"))
     if not site["processes"]:
         return
-    console.print(Text(f"{site['address']}  model {site['model']}"))
+    wanted = f"  {site['replicas']} replicas should serve: {site['replicas_why']}" if site["replicas_why"] else ""
+    console.print(Text(f"{site['address']}  model {site['model']}{wanted}"))
     table = Table(box=None, pad_edge=False)
     on_gpus = any(one["device"] not in ("", "cpu") for one in site["processes"])
     for column in ("process", "state", *(("device",) if on_gpus else ()), "pid", "up", "load", "restarts", "why"):

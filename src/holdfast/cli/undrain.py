@@ -47,10 +47,15 @@ def _watch(wisher: Wisher, waiting: list[str]) -> int:
     failed: list[str] = []
 
     def seen(passed_s: float) -> bool:
-        for one in wisher.processes():
-            if one.name in waiting and one.state is ReplicaState.SERVING:
+        there = wisher.processes()
+        for name in [name for name in waiting if passed_s > SETTLED_S and name not in {one.name for one in there}]:
+            waiting.remove(name)
+            print(f"{name} may run, and is not needed at present", flush=True)
+        for one in there:
+            if one.name in waiting and one.state in (ReplicaState.SERVING, ReplicaState.WARM):
                 waiting.remove(one.name)
-                print(f"{one.name} serves after {passed_s:.1f} s", flush=True)
+                does = "serves" if one.state is ReplicaState.SERVING else "stands by"
+                print(f"{one.name} {does} after {passed_s:.1f} s", flush=True)
             elif one.name in waiting and one.state is ReplicaState.QUARANTINED and passed_s > SETTLED_S:
                 waiting.remove(one.name)
                 failed.append(one.name)

@@ -9,7 +9,7 @@ from enum import IntEnum
 from msgspec import Struct
 
 from holdfast.dialect.vocabulary import Vocabulary
-from holdfast.domain.dialect import Said, ToolCall
+from holdfast.domain.dialect import Said, ThinkingEnd, ToolCall
 
 _utf8 = codecs.getincrementaldecoder("utf-8")
 
@@ -160,3 +160,17 @@ def begins_reasoning(prompt_ids: list[int], markers: Markers, vocabulary: Vocabu
         if token in vocabulary.marker_ids:
             return token == markers.think
     return False
+
+
+def thinking_end(prompt_ids: list[int], markers: Markers, vocabulary: Vocabulary) -> ThinkingEnd | None:
+    """How the reasoning ends that the answer to this prompt begins with; None when it begins with none.
+
+    R1's prompts open it with a mark and a line break, and so it writes a line break before the closing mark and an empty line
+    after it. V3.1's open it with the bare mark, and close it so.
+    """
+    if markers.end_think < 0 or not begins_reasoning(prompt_ids, markers, vocabulary):
+        return None
+    mark = (markers.end_think,)
+    if prompt_ids[-1] == markers.think:
+        return ThinkingEnd(markers.end_think, mark)
+    return ThinkingEnd(markers.end_think, (*vocabulary.encode("\n"), *mark, *vocabulary.encode("\n\n")))

@@ -6,9 +6,9 @@ Text is tokenised stretch by stretch between markers, and markers are put in by 
 import json
 from pathlib import Path
 
-from holdfast.dialect.parser import MarkerParser, Markers, begins_reasoning
+from holdfast.dialect.parser import MarkerParser, Markers, begins_reasoning, thinking_end
 from holdfast.dialect.vocabulary import ForeignVocabulary, Vocabulary
-from holdfast.domain.dialect import Message, Tool
+from holdfast.domain.dialect import Message, ThinkingEnd, Tool
 from holdfast.domain.fault import BadRequest
 
 JSON_LINE = "Answer with one JSON object."
@@ -50,6 +50,9 @@ class PearlDialect:
         return MarkerParser(
             self._vocabulary, self._markers, begins_reasoning(prompt_ids, self._markers, self._vocabulary)
         )
+
+    def thinking_end(self, prompt_ids: list[int]) -> ThinkingEnd | None:
+        return thinking_end(prompt_ids, self._markers, self._vocabulary)
 
     def render(self, messages: list[Message], tools: list[Tool], thinking: bool, json_mode: bool) -> list[int]:
         """Prompt ids, ending where the model is to go on.

@@ -14,9 +14,9 @@ import jinja2
 from jinja2.ext import loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from holdfast.dialect.parser import MarkerParser, Markers, begins_reasoning
+from holdfast.dialect.parser import MarkerParser, Markers, begins_reasoning, thinking_end
 from holdfast.dialect.vocabulary import Vocabulary
-from holdfast.domain.dialect import Message, Tool
+from holdfast.domain.dialect import Message, ThinkingEnd, Tool
 from holdfast.domain.fault import BadRequest
 
 NONCHARACTERS = [chr(point) for point in range(0xFDD0, 0xFDF0)]
@@ -56,6 +56,9 @@ class TemplateDialect:
     def parser(self, prompt_ids: list[int]) -> MarkerParser:
         reasoning = begins_reasoning(prompt_ids, self._markers, self._vocabulary)
         return MarkerParser(self._vocabulary, self._markers, reasoning, trims=True)
+
+    def thinking_end(self, prompt_ids: list[int]) -> ThinkingEnd | None:
+        return thinking_end(prompt_ids, self._markers, self._vocabulary)
 
     def render(self, messages: list[Message], tools: list[Tool], thinking: bool, json_mode: bool) -> list[int]:
         """Prompt ids by the folder's template.

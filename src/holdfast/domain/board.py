@@ -8,6 +8,14 @@ from typing import Protocol
 
 from msgspec import Struct
 
+LIFE_DIGITS = 8  # hex digits at the end of a worker's name on the board, other ones in each of its lives
+
+
+def short_name(worker: str) -> str:
+    """A worker's name without what tells its lives apart: gateway-0.1 of gateway-0.1.9f3a02bc."""
+    name, _, life = worker.rpartition(".")
+    return name if len(life) == LIFE_DIGITS else worker
+
 
 class TenantView(Struct, frozen=True, kw_only=True):
     """One tenant in one worker. Totals since the worker's start."""
@@ -22,6 +30,9 @@ class TenantView(Struct, frozen=True, kw_only=True):
     refused: dict[str, int] = {}  # by the name of the limit
     quota_used: float = 0.0  # tokens of its quota that are reserved or used now
     quota_size: float = 0.0
+    admitted_per_s: float = 0.0  # these three over the last second
+    refused_per_s: dict[str, float] = {}
+    served_per_s: float = 0.0
 
 
 class ReplicaView(Struct, frozen=True, kw_only=True):
@@ -44,6 +55,7 @@ class WorkerView(Struct, frozen=True, kw_only=True):
     at: float = 0.0
     running: int = 0
     waiting: int = 0
+    waiting_own: int = 0  # of those, held back by a limit of their own tenant: more replicas would not help them
     waiting_tokens: int = 0
     wait_s: float = 0.0  # how long those who were let in lately had waited: the larger half's least
     requests_per_s: float = 0.0
@@ -53,6 +65,9 @@ class WorkerView(Struct, frozen=True, kw_only=True):
     answered: int = 0  # ended, well or by an error of ours
     failed: int = 0  # ended by an error of ours
     refused: dict[str, int] = {}
+    admitted_per_s: float = 0.0  # these three over the last second
+    failed_per_s: float = 0.0
+    refused_per_s: dict[str, float] = {}
     bucket_level: float = 0.0
     bucket_size: float = 0.0
     sharing: str = ""  # how rates are shared: alone, workers, or with several machines, and why not

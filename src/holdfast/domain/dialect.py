@@ -44,6 +44,13 @@ class Said(Struct):
     calls: tuple[ToolCall, ...] = ()
 
 
+class ThinkingEnd(Struct, frozen=True):
+    """How reasoning ends: the id that marks it, and all ids that a model writes there, the mark among them."""
+
+    mark: int
+    ids: tuple[int, ...]
+
+
 class Parser(Protocol):
     """One answer's ids, in order, to what they say. Text that may still change (half a character) is held back."""
 
@@ -87,6 +94,10 @@ class Dialect(Protocol):
 
     def parser(self, prompt_ids: list[int]) -> Parser:
         """A parser for the answer to this prompt: the prompt's tail decides whether it begins inside the reasoning."""
+        ...
+
+    def thinking_end(self, prompt_ids: list[int]) -> ThinkingEnd | None:
+        """How the reasoning ends with which the answer to this prompt begins; None when it begins with none."""
         ...
 
     def bytes_of(self, token: int) -> bytes:

@@ -72,6 +72,7 @@ class Begun(Struct, frozen=True, array_like=True):
     rows: list[TokenLogprob] = []
     cached: int = 0
     moves: int = 0
+    thinking_max: int = 0
 
 
 class Rich(Struct, frozen=True, array_like=True):
@@ -105,7 +106,7 @@ def begun_of(generation: Generation, key_digest: bytes, release: str) -> Begun:
     g = generation
     return Begun(
         g.id, g.prompt_ids, g.sampling, g.max_tokens, g.seed, g.stop_ids, g.deadline, g.tenant, g.idempotency, g.note,
-        key_digest, release, 0, g.delivered_ids,
+        key_digest, release, 0, g.delivered_ids, thinking_max=g.thinking_max,
     )  # fmt: skip
 
 
@@ -123,6 +124,7 @@ def generation_of(begun: Begun, delivered_ids: list[int]) -> Generation:
         delivered_ids=delivered_ids,
         idempotency=begun.idempotency,
         note=begun.note,
+        thinking_max=begun.thinking_max,
     )
 
 

@@ -6,12 +6,14 @@ from msgspec import Struct
 
 
 class ReplicaState(StrEnum):
-    """STARTING: process runs, not ready. SERVING: takes traffic. SUSPECT: silent, takes none, streams have moved.
+    """STARTING: process runs, not ready. SERVING: takes traffic. WARM: could, and stands by until another is lost or more are
+    needed. SUSPECT: silent, takes none, streams have moved.
     DRAINING: finishes or hands over, takes none. DOWN: no process; may be started. QUARANTINED: not to be started before
     somebody has looked: it died too often, it can't be started, or it answered wrongly."""
 
     STARTING = "starting"
     SERVING = "serving"
+    WARM = "warm"
     SUSPECT = "suspect"
     DRAINING = "draining"
     DOWN = "down"
@@ -23,6 +25,8 @@ class Happening(StrEnum):
 
     STARTED = "started"
     READY = "ready"
+    RESTED = "rested"  # ready, or serving, and enough others serve
+    CALLED = "called"
     SILENT = "silent"
     MOVED = "moved"  # it showed progress again
     TOLD_TO_LEAVE = "told to leave"
@@ -36,12 +40,18 @@ MOVES: dict[tuple[ReplicaState, Happening], ReplicaState] = {
     (S.DOWN, H.STARTED): S.STARTING,
     (S.DOWN, H.GAVE_UP): S.QUARANTINED,
     (S.STARTING, H.READY): S.SERVING,
+    (S.STARTING, H.RESTED): S.WARM,
     (S.STARTING, H.SILENT): S.SUSPECT,
     (S.STARTING, H.TOLD_TO_LEAVE): S.DRAINING,
     (S.STARTING, H.DIED): S.DOWN,
+    (S.SERVING, H.RESTED): S.WARM,
     (S.SERVING, H.SILENT): S.SUSPECT,
     (S.SERVING, H.TOLD_TO_LEAVE): S.DRAINING,
     (S.SERVING, H.DIED): S.DOWN,
+    (S.WARM, H.CALLED): S.SERVING,
+    (S.WARM, H.SILENT): S.SUSPECT,
+    (S.WARM, H.TOLD_TO_LEAVE): S.DRAINING,
+    (S.WARM, H.DIED): S.DOWN,
     (S.SUSPECT, H.MOVED): S.SERVING,
     (S.SUSPECT, H.TOLD_TO_LEAVE): S.DRAINING,
     (S.SUSPECT, H.DIED): S.DOWN,

@@ -55,6 +55,8 @@ class Generation(Struct, frozen=True, kw_only=True):
     thinking_max: int = 0  # tokens of reasoning after which it is told to come to an end; 0: no bound
     whole: bool = False  # nobody reads this answer as it comes: it may wait a little, to be begun with others
     body_bytes: int = 0  # of the request that asked for it
+    session: str = ""  # the client's name for what belongs together: a hint where its cache is
+    client: str = ""  # who is counted when it hammers: its key, or its address
     idempotency: str = ""  # digest of the API key and the client's Idempotency-Key; empty when none was sent
     note: bytes = b""  # the door's own, opaque to layers: how to go on writing this answer in another worker
 

@@ -106,7 +106,7 @@ def _told(error: str) -> str:
     message, _, path = error.partition(" - at `$.")
     section, _, key = path.rstrip("`").partition(".")
     kinds = {field.name: struct_of(field.type) for field in structs.fields(Settings)}
-    key = key.rpartition(".")[2].partition("[")[0]
+    section, key = section.partition("[")[0], key.rpartition(".")[2].partition("[")[0]
     allowed, meaning = _described(get_type_hints(kinds[section], include_extras=True)[key])
     message = message.replace("`", "").replace("Expected", "expected").replace("Invalid", "invalid")
     return f"[{section}] {key}: {message}. It must be {allowed.replace('`', '')}: {meaning}"

@@ -54,6 +54,7 @@ class ProcessView(Struct, frozen=True, kw_only=True):
     load: Load | None = None
     device: str = ""  # where a replica computes: cpu, cuda:0
     epoch: int = 0  # the upgrade that it belongs to
+    model: str = ""  # which model a replica serves: empty for the site's own, else the name of the smaller one
 
 
 class SiteView(Struct, frozen=True, kw_only=True):
@@ -66,6 +67,8 @@ class SiteView(Struct, frozen=True, kw_only=True):
     model: str
     release: Release | None = None
     processes: tuple[ProcessView, ...] = ()
+    replicas: int = 0  # how many should serve; 0 where nobody has said
+    replicas_why: str = ""  # what that number follows from
 
 
 def plain(view: SiteView) -> dict[str, Any]:

@@ -14,6 +14,9 @@ class Wishes(Struct, frozen=True, kw_only=True):
     `pardons` counts how often an operator has let a replica off: deaths before that count no more. `epoch` grows with each
     upgrade: workers, control plane and supervisor of an older one are replaced; replicas only when they are older than
     `replicas_epoch`. `finished_epoch` is the last upgrade that was complete, `refused` why the last one was not begun.
+
+    `count`: how many replicas should serve, by an operator's word; None leaves it to the load or the settings. `scaled`: how
+    many the load was last found to need, the supervisor's own, so that the next one does not begin from the settings; 0: unknown.
     """
 
     drained: dict[str, str] = {}
@@ -23,3 +26,5 @@ class Wishes(Struct, frozen=True, kw_only=True):
     replicas_epoch: int = 0
     finished_epoch: int = 0
     refused: str = ""
+    count: int | None = None
+    scaled: int = 0

@@ -17,8 +17,9 @@ from holdfast.domain.request import Chunk, Finish, Generation
 from holdfast.domain.roster import Roster
 from holdfast.drill.simulation_plant import Plant
 from holdfast.fleet.supervise import Hands, Supervise, Want
-from holdfast.gateway.admit import Gate
 from holdfast.gateway.archive import Archive
+from holdfast.gateway.gate import Gate
+from holdfast.gateway.gate_place import Place as Held
 from holdfast.gateway.journal import Journal, Live
 from holdfast.gateway.lane import Turns
 from holdfast.gateway.quarantine import Quarantine
@@ -103,17 +104,18 @@ class Claim(Plant):
 class _LeakyGate(Gate):
     left: int = 0
 
-    def leave(self, slots: int) -> None:
+    def leave(self, place: Held) -> None:
         self.left += 1
         if self.left % 7:
-            super().leave(slots)
+            super().leave(place)
 
 
 class Place(Plant):
     """Now and then an answer that ended keeps its place in the worker."""
 
     def wiring(self, w: Wiring) -> Wiring:
-        return replace(w, gate=_LeakyGate(w.gate.admission))
+        gate = w.gate
+        return replace(w, gate=_LeakyGate(gate.rules, gate.room, gate.clock, gate.tenants, gate.quota, gate.expectation))
 
 
 class _Hoarders(Turns):

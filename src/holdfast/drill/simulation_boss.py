@@ -52,7 +52,7 @@ class Boss:
         ground, epoch = self._ground, self._ground.wishes.epoch
         count = ground.settings.gateway.workers
         workers = [f"gateway-{n}.{epoch}" if epoch else f"gateway-{n}" for n in range(count)]
-        return [f"replica-{n}" for n in range(ground.replicas)] + workers
+        return [f"replica-{n}" for n in range(ground.replicas + ground.warm)] + workers
 
     async def _supervise(self, who: str) -> None:
         ground = self._ground
@@ -81,6 +81,8 @@ class Boss:
             late_s=3.0 * patience,
             replica_grace_s=s.replica.drain_s + 1,
             gateway_grace_s=s.gateway.drain_s + 5,
+            count=self._ground.replicas,
+            warm=self._ground.warm,
         )
 
     def _wants(self) -> list[Want]:

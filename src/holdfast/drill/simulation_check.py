@@ -8,7 +8,8 @@
         leaves no word, or had another suspect on trial beside it, up to two more; and one more each time that
         it goes on in other hands, since what a worker knows of an answer ends with it there
     I4  counts balance: a roster's epoch only grows; one Idempotency-Key, one answer
-    I6  places, permits, cells, records, lines: all back to nothing when nothing runs
+    I6  places, room, shares, the queue, reservations of quota, permits, cells, records, lines: all back to nothing when
+        nothing runs
     I7  after the healing everything ends, and the site is as it is wanted
 
 Faults that a client may see, and when: Overloaded always (nothing was begun); Expired after its deadline; Poisonous for
@@ -199,6 +200,10 @@ class Check:
         return {
             "places": gate.running,
             "waiting": len(gate.waiting),
+            "queue": (gate.queue.requests, gate.queue.work, gate.queue.bytes) if gate.queue.requests else (),
+            "room": gate.room.used() if any(gate.room.used()) else (),
+            "shares": [one for one in gate.accounts if gate.shares.of(one).slots or gate.shares.of(one).tokens],
+            "reservations": {one.limits.tenant: one.reserved for one in gate.accounts.values() if one.reserved},
             "answers owed": list(worker.wiring.lines.owed),
             "records": list(worker.journal.live),
             "permits": {name: one for name, one in moving.turns.lane.reading.items() if one},

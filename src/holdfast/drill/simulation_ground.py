@@ -24,7 +24,7 @@ from holdfast.sim.clock import VirtualClock
 from holdfast.sim.host import SimHost
 from holdfast.sim.lives import Life, nobody
 from holdfast.sim.network import Lane, Way
-from holdfast.sim.shelf import SimShelf
+from holdfast.sim.shelf import SimShelf, SimShelves
 
 COARSE_S = 30.0  # between two looks of everybody while nothing happens
 
@@ -83,6 +83,7 @@ class Hand(Protocol):
 
     life: Life
     shelf: SimShelf
+    desk: SimShelf  # at the board
     journal: Journal
     wiring: Wiring
     moving: Moving
@@ -148,6 +149,7 @@ class Ground:
     def __init__(self, random: Random, plant: Plant, settings: Settings) -> None:
         self.random, self.plant, self.settings = random, plant, settings
         self.clock = VirtualClock()
+        self.boards = SimShelves()
         self.shelves, self.cells, self.register = plant.shelves(), SimCells(), OwnRegister(b"key")
         self.host = SimHost(self.clock, load_s=0.5, leave_s=0.3)
         self.workers: dict[int, Hand] = {}
@@ -161,6 +163,7 @@ class Ground:
         self.step_s = random.choice((0.02, 0.05))
         self.slots = random.choice((2, 8, 32))
         self.replicas = random.choice((2, 2, 3))
+        self.warm = 1 if self.slots == 8 else 0  # a third of the worlds have a standby
 
     def rest_s(self) -> float:
         """The least that loops sleep which only look now and then."""

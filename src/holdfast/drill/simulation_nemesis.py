@@ -8,6 +8,8 @@ from collections import Counter
 from collections.abc import Callable
 from random import Random
 
+from msgspec import structs
+
 from holdfast.domain.wish import Wishes
 from holdfast.drill.simulation_site import SimSite
 from holdfast.sim.network import Way
@@ -187,8 +189,12 @@ class Nemesis:
             site.ground.shelves.full = "No space left on device"
             self._later(self._make_room, random.uniform(0.5, 5.0))
         elif kind == "drain":
-            name = f"replica-{random.randrange(site.ground.replicas)}"
-            site.ground.wishes = _drained(site.ground.wishes, name)
+            number = random.randrange(site.ground.replicas)
+            if site.ground.warm and not number:
+                kind = "scale"
+                site.ground.wishes = _scaled(site.ground.wishes)
+            else:
+                site.ground.wishes = _drained(site.ground.wishes, f"replica-{number}")
             site.boss.wake.set()
         elif kind == "upgrade":
             site.ground.wishes = _upgraded(site.ground.wishes)
@@ -213,6 +219,11 @@ def _drained(wishes: Wishes, name: str) -> Wishes:
     elif not drained:
         drained[name] = "maintenance"
     return _with(wishes, drained, wishes.epoch)
+
+
+def _scaled(wishes: Wishes) -> Wishes:
+    """The operator wants one replica to serve, or as many as before."""
+    return structs.replace(wishes, count=1 if wishes.count is None else None)
 
 
 def _upgraded(wishes: Wishes) -> Wishes:

@@ -7,6 +7,7 @@ from holdfast.domain.fault import EngineLost
 from holdfast.domain.ports import Line
 from holdfast.domain.settings import Failover, Gateway, Poison, ProbeSettings, ReplicaSettings, Restart, Settings
 from holdfast.domain.settings import Journal as JournalSettings
+from holdfast.domain.settings_overload import Tenant
 from holdfast.domain.site import Role
 from holdfast.drill.simulation_boss import Boss
 from holdfast.drill.simulation_check import Check
@@ -27,6 +28,7 @@ SETTINGS = Settings(
     poison=Poison(keep_s=600.0),
     restart=Restart(free=3, first_delay_s=0.5, delay_max_s=3.0, deaths_max=1000, healthy_reset_s=60.0, start_s=20.0),
     probe=ProbeSettings(every_s=0.5, silent_s=5.0),
+    tenants={"default": Tenant(tokens_per_min=1e9)},  # never used up, but every token of it is to be settled
 )
 
 
@@ -71,11 +73,13 @@ class SimSite:
         """SIGSTOP: what it writes from here on is seen by nobody."""
         worker.life.freeze()
         self.ground.shelves.freeze(worker.shelf)
+        self.ground.boards.freeze(worker.desk)
 
     def thaw(self, worker: SimWorker) -> None:
         """SIGCONT."""
         if not worker.life.dead and worker.life.frozen:
             self.ground.shelves.thaw(worker.shelf)
+            self.ground.boards.thaw(worker.desk)
             worker.thawed_at = self.clock.now()
             worker.life.thaw()
 
@@ -100,15 +104,18 @@ class SimSite:
         wanted = {name for name in self.boss.names() if name not in wishes.drained and name not in wishes.condemned}
         if set(alive) != wanted:
             return f"{sorted(alive)} run, {sorted(wanted)} are wanted"
-        places = {place.replica: place.boot for place in roster.places if place.weight > 0}
+        places = {place.replica: place.boot for place in roster.places if place.weight > 0 or place.warm}
         boots = {name: one.replica.boot for name, one in alive.items() if one.replica is not None}
         if places != boots:
             return f"the roster has {places}, there are {boots}"
+        serving = {place.replica: place.boot for place in roster.places if place.weight > 0}
+        if len(serving) != min(len(boots), self.ground.replicas):
+            return f"{sorted(serving)} serve of {sorted(boots)}, {self.ground.replicas} are wanted"
         for worker in self.living():
             known = worker.wiring.lines.known() if worker.ready else {}
             lines = {name: one.line.boot for name, one in known.items() if one.may_serve}
-            if lines != boots:
-                return f"{worker.who} has lines to {lines}, there are {boots}"
+            if lines != serving:
+                return f"{worker.who} sends to {lines}, {serving} serve"
         return ""
 
     def _deaf(self, replica: str, who: str) -> bool:
@@ -154,6 +161,7 @@ class SimSite:
         """What the kernel does for a dead worker: its sockets close, its locks are let go."""
         worker.life.kill()
         self.ground.shelves.die(worker.shelf, torn)
+        self.ground.boards.die(worker.desk)
         self.ground.cells.die(worker.who)
         self.ground.hang_up(worker.who)
         for wire in list(worker.wires):

@@ -9,6 +9,7 @@ import dataclasses
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from functools import partial
 from typing import cast
 
 from msgspec import structs
@@ -23,12 +24,22 @@ from holdfast.drill.simulation_check import Check
 from holdfast.drill.simulation_ground import Ask, Drowsy, Ground, Told, Wire
 from holdfast.gateway.archive import Archive
 from holdfast.gateway.follow import Follower
+from holdfast.gateway.gate_view import Ears, view_of
 from holdfast.gateway.service import Service
 from holdfast.gateway.stack import Wiring, stack
 from holdfast.gateway.streams import Streams
+from holdfast.gateway.telling import Teller
 from holdfast.gateway.worker import Parts, patience_of, wire
 from holdfast.sim.clock import VirtualClock
 from holdfast.sim.lives import Life
+from holdfast.store.board import FileBoard
+
+
+class Wordless:
+    """A dialect without words: text is no part of this world, and nobody thinks in it."""
+
+    def thinking_end(self, prompt_ids: list[int]) -> None:
+        return None
 
 
 @dataclass(eq=False)
@@ -50,7 +61,7 @@ class SimWorker:
     def __post_init__(self) -> None:
         self.life = Life(f"{self.name}/{self.pid}")
         self.life.on_crash = lambda error: self.check.violated(f"{self.who} crashed: {error!r}")
-        self.shelf = self.ground.shelves.shelf()
+        self.shelf, self.desk = self.ground.shelves.shelf(), self.ground.boards.shelf()
         self.tasks: dict[Wire, asyncio.Task[None]] = {}
         self.clock = VirtualClock()
 
@@ -65,7 +76,7 @@ class SimWorker:
         site, clock = self.ground, self.clock
         parts = Parts(
             dialler=self._dial,
-            dialect=cast(Dialect, None),  # text is no part of this world
+            dialect=cast(Dialect, Wordless()),
             read_roster=site.read_roster,
             context_tokens_max=1 << 20,
             clock=clock,
@@ -75,6 +86,7 @@ class SimWorker:
             announce=lambda address: None,
             cells=site.cells.of(self.who),
             register=site.register,
+            board=(board := FileBoard(self.desk, self.who)),
         )
         self.drowsy = Drowsy(clock, site.rest_s)
         self.wiring: Wiring = site.plant.wiring(wire(site.settings, parts))
@@ -94,7 +106,11 @@ class SimWorker:
         follower = Follower(self.wiring.lines, site.read_roster, self.drowsy, every_s=0.1)
         await self.wiring.lines.follow(site.read_roster() or Roster())
         self.ready = True
-        await asyncio.gather(self.watch.run(), follower.run(), self.journal.run())
+        gate, lines = self.wiring.gate, self.wiring.lines
+        ears, teller = Ears(gate, board, self.who), Teller(self.who, board, self.drowsy, lines, partial(view_of, gate))
+        teller.resident_bytes = lambda: 0
+        running = [self.watch.run(), follower.run(), self.journal.run(), ears.run(self.drowsy), teller.run()]
+        await asyncio.gather(*running)
 
     def _beat(self, now: float) -> None:
         self.ground.pulses[self.pid] = now

@@ -197,6 +197,7 @@ class EmbeddedEngine:
                 self._forget(attempt)
                 attempt.arrived = None
                 attempt.fault = EngineLost(why, planned=planned)
+                attempt.fault.fenced = True
                 attempt.wake()
 
     def _submit(self, generation: Generation) -> _Attempt:
@@ -216,6 +217,7 @@ class EmbeddedEngine:
                 generation.max_tokens,
                 generation.seed,
                 generation.stop_ids,
+                generation.whole,
             )
         )
         return attempt

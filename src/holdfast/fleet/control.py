@@ -12,24 +12,26 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from holdfast.domain.site import SiteView, plain
+from holdfast.fleet.load import SiteLoad
 
 EVENTS_MAX = 1000
 
 
 @dataclass(frozen=True)
 class Papers:
-    """Where the pages come from: the supervisor's last view, and the last events (oldest first).
+    """Where the pages come from: the supervisor's last view, the last events (oldest first), what the workers tell.
 
     `health` says where gRPC health is served, or why it is not.
     """
 
     read_site: Callable[[], SiteView | None]
     read_events: Callable[[int], list[dict[str, Any]]]
+    read_load: Callable[[], SiteLoad]
     health: str = ""
 
 
 def control_app(papers: Papers, started: Callable[[], None]) -> Starlette:
-    """GET /v1/site, /v1/events?count=N and /health. `started` is called once the pages can be asked for."""
+    """GET /v1/site, /v1/events?count=N, /v1/load and /health. `started` is called once the pages can be asked for."""
 
     async def site(request: Request) -> Response:
         view = papers.read_site()
@@ -45,6 +47,9 @@ def control_app(papers: Papers, started: Callable[[], None]) -> Starlette:
             return _json({"error": f"count must be a whole number from 1 to {EVENTS_MAX}"}, 400)
         return _json({"events": papers.read_events(int(asked))})
 
+    async def load(request: Request) -> Response:
+        return _json(papers.read_load())
+
     async def health(request: Request) -> Response:
         return _json({"ok": True, "grpc": papers.health})
 
@@ -53,8 +58,8 @@ def control_app(papers: Papers, started: Callable[[], None]) -> Starlette:
         started()
         yield
 
-    routes = [Route("/v1/site", site), Route("/v1/events", events), Route("/health", health)]
-    return Starlette(routes=routes, lifespan=life)
+    pages = {"/v1/site": site, "/v1/events": events, "/v1/load": load, "/health": health}
+    return Starlette(routes=[Route(path, page) for path, page in pages.items()], lifespan=life)
 
 
 def _json(body: object, status: int = 200) -> Response:

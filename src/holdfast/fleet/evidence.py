@@ -260,7 +260,8 @@ class Evidence:
     def _slow(self, name: str, one: _History, now: float) -> Ailment | None:
         rules = self._rules
         since = now - rules.slow_s / 2
-        recent = {who: [pace for pace in history.paces if pace.at >= since] for who, history in self._histories.items()}
+        alike = {who: history for who, history in self._histories.items() if _model(history) == _model(one)}
+        recent = {who: [pace for pace in history.paces if pace.at >= since] for who, history in alike.items()}
         own = recent.pop(name)
         verdict = gray.of_replica(own, recent.values(), rules.slow_z)
         if not isinstance(verdict, gray.Slow):
@@ -347,3 +348,9 @@ class Evidence:
         if found is not None and found.kind != one.told:
             self._sources.emit(ReplicaAiling(replica=name, kind=found.kind, why=f"{name}: {found.why}"))
         one.told = found.kind if found is not None else ""
+
+
+def _model(history: _History) -> str:
+    """Which model it serves: the pace of another one is no measure."""
+    release = history.last.release if history.last is not None else None
+    return release.model if release is not None else ""

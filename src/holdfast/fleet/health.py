@@ -21,7 +21,7 @@ def complaints(view: SiteView | None, roster: Roster, model: str) -> Complaints:
     gateways = [one for one in view.processes if one.role is Role.GATEWAY]
     if not any(_listens(one) for one in gateways):
         site = "no gateway worker listens"
-    elif not any(not why for why in found.values()):
+    elif not any(not found[name] for name, one in replicas.items() if not one.model):
         site = "no replica may serve at present"
     else:
         site = ""
@@ -33,7 +33,7 @@ def _of_replica(one: ProcessView, roster: Roster) -> str:
     if place is None:
         return one.why or f"it is {one.state}"
     if place.leaving or place.weight <= 0:
-        return place.leaving or "it gets no new work"
+        return place.leaving or ("it stands by" if place.warm else "it gets no new work")
     if one.state in (
         ReplicaState.SERVING,
         ReplicaState.STARTING,

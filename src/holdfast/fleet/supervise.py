@@ -9,29 +9,27 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 
-from msgspec import Struct, structs
+from msgspec import structs
 
 from holdfast.domain import event as events
 from holdfast.domain.ailment import Ailment
-from holdfast.domain.event import Emit, Event
+from holdfast.domain.board import WorkerView
+from holdfast.domain.event import Emit
 from holdfast.domain.ports import Child, Clock, Host, Sighting
 from holdfast.domain.procedure import Done, Step, Wait
 from holdfast.domain.replica import Happening, ReplicaState
 from holdfast.domain.roster import Roster
 from holdfast.domain.site import ProcessView, Role, Run
 from holdfast.domain.wish import Wishes
+from holdfast.fleet import notices
+from holdfast.fleet.crew import Crew, Want
 from holdfast.fleet.probe import Ears
 from holdfast.policy import escalation, leaving, supervision, wishes
+from holdfast.policy.muster import Mustered
+from holdfast.policy.scaling import Wanted
 from holdfast.policy.supervision import Fact, Rules, Seen, Standing
 
-
-class Want(Struct, frozen=True, kw_only=True):
-    """A process that should run. `device`: where a replica computes."""
-
-    role: Role
-    child: Child
-    device: str = ""
-
+__all__ = ["Hands", "Supervise", "Want"]
 
 Revise = Callable[[Wishes], Wishes]
 
@@ -48,6 +46,7 @@ class Hands:
     run file names this pulse. ailments: what is wrong with a process that runs and answers, by name. equip: a child as it is
     started now, with what only a living supervisor can give it. renew: become a new supervisor in this very process, after
     which nothing here goes on; raises OSError when that is refused. reset: reset a device; None where nobody can.
+    read_views: what the gateway workers tell on the board; scaling goes by it.
     """
 
     wake: asyncio.Event  # set by whoever knows that something has happened
@@ -70,13 +69,14 @@ class Hands:
     equip: Callable[[Want], Child] = lambda want: want.child
     renew: Callable[[], None] = lambda: None
     reset: Callable[[str], Awaitable[None]] | None = None
+    read_views: Callable[[], list[WorkerView]] = list
 
 
 class Supervise:
     """Keeps the wanted processes of one host alive. `epoch`: the upgrade that this supervisor itself belongs to."""
 
     def __init__(self, wants: Iterable[Want], rules: Rules, hands: Hands, epoch: int = 0) -> None:
-        self._wants = {want.child.name: want for want in wants}
+        self._crew = Crew(wants, rules, hands.read_views)
         self._rules, self._hands, self._epoch = rules, hands, epoch
         self._wishes = hands.read_wishes()
         self._standings: dict[str, Standing] = {}
@@ -88,6 +88,8 @@ class Supervise:
         self._ready = False
         self._unpublished = self._told_unpublished = False
         self._alarms: dict[str, str] = {}
+        self._mustered: Mustered | None = None
+        self._scale_why = ""
         self._shown: tuple[tuple[object, ...], float] = ((), float("-inf"))
 
     def stop(self, why: str) -> None:
@@ -116,14 +118,15 @@ class Supervise:
             {
                 name: (run.listen, run.boot)
                 for name, run in runs.items()
-                if run is not None and self._role(name) is Role.REPLICA
+                if run is not None and self._crew.role(name) is Role.REPLICA
             }
         )
-        for name in dict.fromkeys((*self._wants, *sightings)):
+        wanted = self._muster()
+        for name in dict.fromkeys((*wanted, *sightings)):
             one = self._standings.get(name) or self._fresh(name, now)
             fact = self._fact(name, sightings.get(name), runs.get(name))
             told = one.announced_at if fact.boot and fact.boot == one.fact.boot else now if fact.boot else None
-            self._standings[name] = structs.replace(one, wanted=name in self._wants, fact=fact, announced_at=told)
+            self._standings[name] = structs.replace(one, wanted=name in wanted, fact=fact, announced_at=told)
         since = self._doubting_since
         replicas = (one for one in self._standings.values() if one.role is Role.REPLICA)
         if since is not None and any((one.fact.heard_at or 0) > since for one in replicas):
@@ -143,6 +146,9 @@ class Supervise:
             late_s=late_s,
             trusted_since=self._trusted_since,
             doubting_since=self._doubting_since,
+            serve=self._mustered.serve if self._mustered is not None else None,
+            warm=self._rules.warm,
+            scaling=self._load_asks(now),
         )
         self._raise_alarms(seen)
         return seen
@@ -160,7 +166,7 @@ class Supervise:
         match step:
             case supervision.Start(name=name):
                 self._hands.clear_run(name)
-                sighting = await self._hands.host.start(self._hands.equip(self._wants[name]))
+                sighting = await self._hands.host.start(self._hands.equip(self._crew.wants[name]))
                 self._note(supervision.Note(name=name, happening=Happening.STARTED, why=step.why), now)
                 self._hands.emit(events.ProcessStarted(name=name, pid=sighting.pid, why=step.why))
             case supervision.Tell(name=name, grace_s=grace_s):
@@ -173,10 +179,11 @@ class Supervise:
             case supervision.Note():
                 one = self._standings[step.name]
                 self._note(step, now)
-                for told in _events_of(one, step, now - max(one.fact.heard_at or 0, self._trusted_since)):
+                for told in notices.events_of(one, step, now - max(one.fact.heard_at or 0, self._trusted_since)):
                     self._hands.emit(told)
-                if step.happening is Happening.DIED and one.state is ReplicaState.DRAINING and not self.stopping:
-                    self._tell_drained(one, now)
+                left = step.happening is Happening.DIED and one.state is ReplicaState.DRAINING
+                if left and one.role is Role.REPLICA and not self.stopping:
+                    self._hands.emit(notices.drained(one, now))
             case supervision.Forget(name=name):
                 self._hands.host.forget(name)
                 self._hands.clear_run(name)
@@ -202,6 +209,9 @@ class Supervise:
                 if self._hands.reset is not None:
                     await self._hands.reset(device)
                 self._standings[name] = structs.replace(self._standings[name], deaths=(), reset_at=now)
+            case supervision.Scale(count=count):
+                self._hands.change_wishes(partial(wishes.scaled, count=count))
+                self._scale_why = step.why
             case supervision.Refresh():
                 self._hands.change_wishes(wishes.upgraded)
             case supervision.Renew(epoch=epoch):
@@ -219,21 +229,32 @@ class Supervise:
         """As of the last look."""
         return tuple(self._standings.values())
 
+    def _muster(self) -> list[str]:
+        """Who should run now. Another number than before is told."""
+        before, self._mustered = self._mustered, self._crew.muster(self._standings, self._wishes)
+        now = self._mustered
+        if before is not None and now is not None and before.serve != now.serve:
+            why = self._scale_why if self._wishes.count is None else ""
+            why = why or f"{now.serve} replicas instead of {before.serve}: {now.why}"
+            self._hands.emit(events.SiteScaled(before=before.serve, after=now.serve, why=why))
+            self._scale_why = ""
+        return self._crew.names(now)
+
+    def _load_asks(self, now: float) -> Wanted | None:
+        if self._mustered is None or self.stopping:
+            return None
+        return self._crew.load_asks(self._standings.values(), self._mustered.serve, now)
+
     def _fresh(self, name: str, now: float) -> Standing:
-        want = self._wants.get(name)
+        crew = self._crew
         return Standing(
             name=name,
-            role=self._role(name),
-            device=want.device if want else "",
+            role=crew.role(name),
+            device=crew.device(name),
+            model=crew.model(name),
             since=now,
             pardons=self._wishes.pardons.get(name, 0),
         )
-
-    def _role(self, name: str) -> Role:
-        want = self._wants.get(name)
-        if want is not None:
-            return want.role
-        return next((role for role in Role if name.startswith(role)), Role.CONTROL)
 
     def _run_of(self, name: str, sighting: Sighting) -> Run | None:
         """The run file of exactly this life."""
@@ -250,7 +271,7 @@ class Supervise:
         if run is None:
             return fact
         fact = structs.replace(fact, boot=run.boot, address=run.listen, box=run.box)
-        if self._role(name) is not Role.REPLICA:
+        if self._crew.role(name) is not Role.REPLICA:
             return structs.replace(fact, ready=run.ready, heard_at=self._hands.read_pulse(run.pulse))
         heard = self._hands.ears.heard(name, run.boot)
         return structs.replace(
@@ -270,8 +291,8 @@ class Supervise:
     def _publish(self, roster: Roster, why: str) -> None:
         self._unpublished = True
         self._write_roster(roster)
-        before = {(place.replica, place.boot) for place in self._roster.places if not place.leaving}
-        after = {(place.replica, place.boot) for place in roster.places if not place.leaving}
+        before = {(place.replica, place.boot) for place in self._roster.places if place.weight > 0}
+        after = {(place.replica, place.boot) for place in roster.places if place.weight > 0}
         self._roster = roster
         for name, _ in sorted(before - after):
             self._hands.emit(events.ReplicaLost(replica=name, why=why))
@@ -292,7 +313,7 @@ class Supervise:
 
     def _tell_ready(self) -> None:
         doors = [one for one in self._standings.values() if one.role is Role.GATEWAY and one.served_at is not None]
-        places = [place.replica for place in self._roster.places if not place.leaving]
+        places = [place.replica for place in self._roster.places if place.weight > 0 and not place.model]
         if self._ready or not doors or not places or self.stopping:
             return
         self._ready = True
@@ -300,12 +321,6 @@ class Supervise:
         self._hands.emit(
             events.SiteReady(address=doors[0].fact.address, why=f"{doors[0].name} listens, {who} may serve")
         )
-
-    def _tell_drained(self, one: Standing, now: float) -> None:
-        if one.role is Role.REPLICA:
-            moved = f"{one.streams} stream{'' if one.streams == 1 else 's'}"
-            why = f"{one.name} is drained of {moved} and gone, {now - one.since:.1f} s after it was told to leave"
-            self._hands.emit(events.ReplicaDrained(replica=one.name, streams=one.streams, why=why))
 
     def _raise_alarms(self, seen: Seen) -> None:
         """Tell what concerns several replicas at once: when it begins, and again only after it was over."""
@@ -332,7 +347,7 @@ class Supervise:
                 name=one.name,
                 role=one.role,
                 state=one.state,
-                why=_reason(one, self._wishes),
+                why=notices.reason(one, self._wishes),
                 pid=one.fact.pid if one.fact.alive else 0,
                 uptime_s=round(self._hands.age_s(sightings[one.name].start_ticks), 1) if one.fact.alive else 0.0,
                 restarts=one.restarts,
@@ -340,40 +355,8 @@ class Supervise:
                 load=one.fact.load,
                 device=one.device,
                 epoch=one.fact.epoch,
+                model=one.model,
             )
             for one in ones
         )
         self._hands.show(views, self._roster)
-
-
-def _reason(one: Standing, wishes: Wishes) -> str:
-    """What somebody who looks at this process wants to know: why it is not in service, or why it was started again."""
-    drained = wishes.drained.get(one.name)
-    if one.state is ReplicaState.DOWN and drained is not None:
-        return f"drained, {drained}; it runs again after: holdfast undrain {one.name}"
-    if one.state is ReplicaState.SERVING:
-        return f"started again: {one.deaths[-1].why}" if one.deaths else ""
-    return one.why
-
-
-def _events_of(one: Standing, note: supervision.Note, silent_s: float) -> list[Event]:
-    """What the others are told of a note; `one` is the standing before it."""
-    name, pid, why = one.name, one.fact.pid, note.why
-    match note.happening:
-        case Happening.STARTED:
-            return [events.ProcessAdopted(name=name, pid=pid, why=f"{why} since before this supervisor: adopted")]
-        case Happening.READY:
-            return [events.ProcessReady(name=name, pid=pid, why=why)]
-        case Happening.SILENT:
-            streams = one.fact.load.running if one.fact.load else 0
-            return [events.ReplicaSuspected(replica=name, silent_s=silent_s, streams=streams, why=why)]
-        case Happening.MOVED:
-            return [events.ReplicaCleared(replica=name, why=why)]
-        case Happening.DIED if one.state is ReplicaState.DRAINING and one.killed_at is None:
-            return [events.ProcessStopped(name=name, pid=pid, why=why)]
-        case Happening.DIED:
-            return [events.ProcessDied(name=name, pid=pid, why=why)]
-        case Happening.GAVE_UP:
-            return [events.ProcessQuarantined(name=name, why=why)]
-        case _:
-            return []

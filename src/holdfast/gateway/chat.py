@@ -4,6 +4,7 @@ An answer that is had again (gateway/resumed.py, or a repeated Idempotency-Key) 
 """
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from functools import lru_cache
@@ -16,6 +17,7 @@ from holdfast.domain.event import RequestRefused, StreamResumed
 from holdfast.domain.fault import BadRequest, EngineLost, Fault
 from holdfast.domain.request import Chunk, TokenLogprob
 from holdfast.gateway.archive import Kept
+from holdfast.gateway.asker import Asker
 from holdfast.gateway.connection import Exchange
 from holdfast.gateway.incoming import Request
 from holdfast.gateway.journal import digest_of_key
@@ -23,11 +25,11 @@ from holdfast.gateway.marks import Mark, Rest
 from holdfast.gateway.metrics import Tally
 from holdfast.gateway.needs import Needs
 from holdfast.gateway.openai_wire import decode
-from holdfast.gateway.order import Asker, Order, order, order_again, prompt_of, read_note
+from holdfast.gateway.order import Order, order, order_again, prompt_of, read_note
 from holdfast.gateway.pages import bearer, request_id_line
 from holdfast.gateway.reading import Reading
 from holdfast.gateway.refusals import JSON_TYPE, refusal_for
-from holdfast.gateway.writing import KEEP_ALIVE, Events, logprobs_json, whole
+from holdfast.gateway.writing import Events, keep_alive, logprobs_json, whole
 
 STREAM_TYPE = b"content-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache\r\nx-accel-buffering: no\r\n"
 KEY_BYTES_MAX = 255
@@ -37,9 +39,9 @@ def asker(request: Request, limit_s: float) -> Asker:
     """Who asks, and how long they will wait: at most `limit_s`.
 
     Raises:
-        BadRequest: x-holdfast-deadline-s is not a positive number, or the Idempotency-Key is none.
+        BadRequest: a header of ours says what it can't, or the Idempotency-Key is none.
     """
-    key = bearer(request)
+    who = Asker(bearer(request), limit_s, body_bytes=len(request.body))
     said = request.headers.get(b"x-holdfast-deadline-s")
     if said is not None:
         try:
@@ -48,15 +50,32 @@ def asker(request: Request, limit_s: float) -> Asker:
             seconds = 0.0
         if not 0 < seconds < float("inf"):
             raise BadRequest("x-holdfast-deadline-s must be a number of seconds above 0.", "x-holdfast-deadline-s")
-        limit_s = min(seconds, limit_s)
+        who.deadline_s = min(seconds, limit_s)
+    band = request.headers.get(b"x-holdfast-priority")
+    if band is not None:
+        who.priority = _whole_number(band)
+    never = request.headers.get(b"x-holdfast-degrade")
+    if never is not None and never.lower() != b"never":
+        raise BadRequest("x-holdfast-degrade may be `never`, or be left out.", "x-holdfast-degrade")
+    who.never_degrade = never is not None
+    who.session = request.headers.get(b"x-holdfast-session", b"").decode("latin-1")
     mark = request.headers.get(b"idempotency-key")
     if mark is None:
-        return Asker(key, limit_s)
+        return who
     if not 0 < len(mark) <= KEY_BYTES_MAX or any(not 33 <= byte <= 126 for byte in mark):
         why = f"Idempotency-Key must be 1 to {KEY_BYTES_MAX} visible ASCII characters."
         raise BadRequest(why, "idempotency-key")
-    digest = blake2b(mark, digest_size=16, key=digest_of_key(key)).hexdigest()
-    return Asker(key, limit_s, digest, blake2b(request.body, digest_size=16).digest())
+    who.idempotency = blake2b(mark, digest_size=16, key=digest_of_key(who.key)).hexdigest()
+    who.body_digest = blake2b(request.body, digest_size=16).digest()
+    return who
+
+
+def _whole_number(said: bytes) -> int:
+    try:
+        return int(said)
+    except ValueError:
+        why = "x-holdfast-priority must be a whole number; it can only lower the tenant's own."
+        raise BadRequest(why, "x-holdfast-priority") from None
 
 
 @lru_cache(maxsize=16)
@@ -71,10 +90,18 @@ def wants_resume(request: Request) -> bool:
     return headers.get(b"x-holdfast-resume", b"").lower() == b"yes" or b"idempotency-key" in headers
 
 
+def complaint_of(generation: str, needs: Needs) -> str:
+    """Why this answer does not outlive this worker; empty when it does."""
+    if needs.streams is not None:
+        return needs.streams.complaint(generation)
+    return "answers of the smaller model are not kept" if needs.stands_in else "this gateway keeps no journal"
+
+
 class Telling(Struct):
     """One answer that is being written. Of one that is had again, only what `mark` does not cover; its times tell nothing."""
 
     made: Order
+    needs: Needs
     reading: Reading
     chunks: AsyncGenerator[Chunk, None]
     began: float
@@ -97,16 +124,18 @@ class Chat:
         tally.in_flight += 1
         try:
             who = asker(request, needs.limits.deadline_s)
-            if needs.screen is not None:
-                needs.screen(who.key, len(request.body))
             kept = None
+            if needs.screen is not None and (who.idempotency or needs.glance is None):
+                needs.screen(who.key, who.body_bytes)
             if who.idempotency and needs.streams is not None:
                 kept = await needs.streams.reserve(who.idempotency)
             if kept is None:
-                made = await self._order(request, who)
+                if needs.glance is not None:  # whoever comes back for an answer that exists is never refused
+                    needs.glance(who, exchange.address)
+                made, by = await self._order(request, who)
                 exchange.generation = made.generation.id
-                exchange.lingers = wants_resume(request) and not self._complaint(made.generation.id)
-                await self._tell(exchange, Telling(made, Reading(made), needs.service(made.generation), began))
+                exchange.lingers = wants_resume(request) and not complaint_of(made.generation.id, by)
+                await self._tell(exchange, Telling(made, by, Reading(made), by.service(made.generation), began))
             elif read_note(kept.generation).body_digest != who.body_digest:
                 why = "This Idempotency-Key was sent before with another body; use a new key for a new request."
                 raise BadRequest(why, "idempotency-key", "idempotency_key_reused")
@@ -115,6 +144,7 @@ class Chat:
                 await self.again(exchange, kept, who.key, None, b"x-holdfast-replayed: true\r\n")
         except Fault as fault:
             said = refusal_for(fault)
+            tally.failed(fault)
             needs.emit(RequestRefused(status=said.status, why=fault.why))
             exchange.refuse(said, request_id_line(request, needs.bits))
         finally:
@@ -129,12 +159,12 @@ class Chat:
             return
         made = order_again(kept.generation, needs)
         exchange.generation, exchange.follows = kept.begun.id, True
-        exchange.lingers = wants_resume(exchange.request) and not self._complaint(kept.begun.id)
+        exchange.lingers = wants_resume(exchange.request) and not complaint_of(kept.begun.id, needs)
         token = 0 if mark is None else mark.at
         why = f"asked for again from token {token}; {'its owner lives' if kept.alive else 'its owner is gone'}"
         needs.emit(StreamResumed(generation=kept.begun.id, token=token, owner=kept.owner, why=why))
         chunks = needs.streams.follow(kept, key)
-        await self._tell(exchange, Telling(made, Reading(made), chunks, needs.clock.now(), True, mark, lines))
+        await self._tell(exchange, Telling(made, needs, Reading(made), chunks, needs.clock.now(), True, mark, lines))
 
     async def _tell(self, exchange: Exchange, telling: Telling) -> None:
         try:
@@ -144,12 +174,21 @@ class Chat:
                 await self._whole(exchange, telling)
         finally:
             if not telling.again:
+                self._tally.answers += telling.reading.done
                 self._tally.tokens_out += telling.reading.tokens
                 self._tally.tokens_cached += telling.reading.cached
 
-    async def _order(self, request: Request, who: Asker) -> Order:
-        needs, body = self._needs, request.body
-        card = needs.card()
+    async def _order(self, request: Request, who: Asker) -> tuple[Order, Needs]:
+        """What is owed, and by whose means: the smaller model's where the ladder says so and it can."""
+        needs = self._needs
+        smaller = needs.smaller
+        if smaller is not None and smaller.takes(who):
+            with contextlib.suppress(BadRequest):  # the site's own model may be able to; if not, it says why
+                return await self._made(request, who, smaller.needs), smaller.needs
+        return await self._made(request, who, needs), needs
+
+    async def _made(self, request: Request, who: Asker, needs: Needs) -> Order:
+        body, card = request.body, needs.card()
         try:
             ask = decode(body)
             if len(body) < needs.limits.large_text_bytes:
@@ -162,20 +201,18 @@ class Chat:
         self._tally.tokens_in += len(prompt_ids)
         return made
 
-    def _complaint(self, generation: str) -> str:
-        streams = self._needs.streams
-        return "this gateway keeps no journal" if streams is None else streams.complaint(generation)
-
     def _lines(self, telling: Telling, request: Request) -> bytes:
         """Header lines that every answer carries."""
-        generation, card = telling.made.generation, telling.made.card
-        word, why = self._needs.contract(generation.sampling, card.exactness)
-        complaint, name = self._complaint(generation.id), generation.id.encode()
+        made, needs = telling.made, telling.needs
+        generation, card = made.generation, made.card
+        word, why = needs.contract(generation.sampling, card.exactness)
+        complaint, name = complaint_of(generation.id, needs), generation.id.encode()
         resume = _plain("off", complaint) if complaint else b"/v1/streams/" + name
+        given_up = b"x-holdfast-degraded: %b\r\n" % made.degraded.encode("ascii", "replace") if made.degraded else b""
         return (
             b"%b%bx-holdfast-continuable: %b\r\nx-holdfast-seed: %d\r\nx-holdfast-answer: %b\r\nx-holdfast-resume: %b\r\n"
         ) % (
-            telling.lines,
+            telling.lines + given_up,
             request_id_line(request, generation.id),
             _plain(word, why),
             generation.seed,
@@ -189,7 +226,7 @@ class Chat:
         content: list[str] = []
         calls: list[ToolCall] = []
         rows: list[TokenLogprob] = []
-        now, last = self._needs.clock.now, telling.began
+        now, last = telling.needs.clock.now, telling.began
         async with aclosing(telling.chunks) as chunks:
             async for chunk in chunks:
                 if chunk.waiting:
@@ -208,7 +245,7 @@ class Chat:
         if not reading.done:
             raise EngineLost("the answer ended without a finish")
         said = Said("".join(reasoning), "".join(content), tuple(calls))
-        logprobs = logprobs_json(rows, self._needs.dialect) if rows else None
+        logprobs = logprobs_json(rows, telling.needs.dialect) if rows else None
         lines = JSON_TYPE + self._lines(telling, exchange.request) + b"x-holdfast-moves: %d\r\n" % reading.moves
         exchange.send(200, lines, whole(made, reading, said, logprobs))
 
@@ -239,6 +276,7 @@ class Chat:
             if exchange.answered:
                 return  # the client has its whole answer; what went wrong after it is no concern of theirs
             said = refusal_for(fault)
+            tally.failed(fault)
             tally.refused(said.code)
             tally.cut += 1
             needs.emit(RequestRefused(status=said.status, why=fault.why))
@@ -247,7 +285,7 @@ class Chat:
             tally.streams -= exchange.begun
 
     async def _events(self, exchange: Exchange, telling: Telling) -> None:
-        needs, reading, mark = self._needs, telling.reading, telling.mark
+        needs, reading, mark = telling.needs, telling.reading, telling.mark
         events = Events(telling.made, needs.dialect)
         rest = None if mark is None else Rest(reading, mark)
         now, last, ahead = needs.clock.now, telling.began, b""
@@ -258,7 +296,7 @@ class Chat:
                     self._tally.streams += 1
                     ahead = events.role() if mark is None else b""
                 if chunk.waiting:
-                    data = ahead + KEEP_ALIVE
+                    data = ahead + keep_alive(chunk.waiting)
                 else:
                     last = self._timed(chunk, telling, last, now())
                     if rest is None:

@@ -72,6 +72,11 @@ class Exchange:
         return self.request.keep_alive and not self._hall.draining
 
     @property
+    def address(self) -> str:
+        """Whose connection it is: an IP address; empty on a unix socket."""
+        return self._connection.address
+
+    @property
     def flow(self) -> "asyncio.Future[None] | None":
         """Set while the client reads too slowly: wait for it before pushing more."""
         return self._connection.flow
@@ -135,6 +140,7 @@ class Connection(asyncio.Protocol):
         self._stalled_s: float | None = None
         self.flow: asyncio.Future[None] | None = None
         self.lost = False
+        self.address = ""
 
     # the transport calls these
 
@@ -142,6 +148,9 @@ class Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is one by shape, not by class
         hall = self._hall
         hall.connections.add(self)
+        peer = transport.get_extra_info("peername")
+        if isinstance(peer, tuple):
+            self.address = str(peer[0])
         self._transport.set_write_buffer_limits(high=hall.limits.stream_bytes_max)
         if hall.crowded:
             self._incoming.deafen()

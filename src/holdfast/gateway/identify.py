@@ -1,50 +1,41 @@
-"""Who asks? A key is compared in constant time; without configured keys nobody is asked (loopback only, by default)."""
+"""Who asks? The key says which tenant it is; without configured keys nobody is asked (loopback only, by default)."""
 
-import hmac
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
-from holdfast.domain.fault import Unauthorised
+from msgspec import structs
+
 from holdfast.domain.request import Chunk, Generation
 from holdfast.gateway.service import Layer, Service
+from holdfast.gateway.tenants import Tenants
 
 
-def known(key: str, keys: frozenset[str]) -> bool:
-    """Whether `key` is among `keys`; takes the same time wherever the difference lies, and looks at all of them."""
-    given = key.encode()
-    found = False
-    for one in keys:
-        found |= hmac.compare_digest(given, one.encode())
-    return found
-
-
-def screen(keys: frozenset[str]) -> Callable[[str, int], None] | None:
+def screen(tenants: Tenants) -> Callable[[str, int], None] | None:
     """The same question for the door, before a body is parsed: strangers can't make us tokenise megabytes."""
 
     def ask(key: str, body_bytes: int) -> None:
-        if not known(key, keys):
-            raise stranger(key)
+        tenants.of_key(key)
 
-    return ask if keys else None
-
-
-def stranger(key: str) -> Unauthorised:
-    """The refusal, which tells a missing key from a wrong one."""
-    missing = "no API key was sent" if not key else "the API key is not known here"
-    return Unauthorised(f"{missing}: send it in the header 'Authorization: Bearer KEY'")
+    return ask if tenants.asked else None
 
 
-def identify(keys: frozenset[str]) -> Layer:
-    """Let only known keys through; with no keys configured, let everybody through."""
+def identify(tenants: Tenants) -> Layer:
+    """Let only known keys through, and write their tenant into the generation. One that the door let in has it already."""
 
     def layer(inner: Service) -> Service:
-        async def service(generation: Generation) -> AsyncGenerator[Chunk, None]:
-            if not known(generation.key, keys):
-                raise stranger(generation.key)
-            async with aclosing(inner(generation)) as chunks:
+        def service(generation: Generation) -> AsyncGenerator[Chunk, None]:
+            if not generation.tenant:
+                return asked(generation)
+            return inner(generation)
+
+        async def asked(generation: Generation) -> AsyncGenerator[Chunk, None]:
+            limits, said = tenants.of_key(generation.key), generation.priority
+            priority = min(said, limits.priority) if said else limits.priority
+            known = structs.replace(generation, tenant=limits.tenant, priority=priority)
+            async with aclosing(inner(known)) as chunks:
                 async for chunk in chunks:
                     yield chunk
 
-        return service if keys else inner
+        return service
 
     return layer

@@ -1,26 +1,32 @@
 """The lines: one open connection to every replica of the roster, and what this worker knows of each.
 
-The layers read it, the watch judges it, the roster feeds it. It decides nothing: pick, breaker and silence are policies.
+The layers read it, the watch judges it, the roster feeds it. It decides nothing: pick, breaker and silence are policies. With
+each reading of the roster it writes into the room (policy/room.py) who can hold what, and has a trial made where a breaker
+has been open long enough.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from math import inf
 
-from holdfast.domain.event import Emit, ReplicaJoined, ReplicaLost
+from holdfast.domain.event import BreakerClosed, BreakerOpened, Emit, ReplicaJoined, ReplicaLost
 from holdfast.domain.fault import EngineLost, EngineRefused
 from holdfast.domain.ports import Clock, Line
 from holdfast.domain.release import Release
 from holdfast.domain.request import Generation
 from holdfast.domain.roster import Place, Roster
-from holdfast.policy.balance import Candidate
-from holdfast.policy.breaker import Breaker
+from holdfast.gateway.trial import trial
+from holdfast.policy.affinity import Affinity
+from holdfast.policy.breaker import Breaker, Opened
+from holdfast.policy.room import Room
 from holdfast.policy.sanity import Odd
 from holdfast.policy.silence import READING_MIN_TOKENS, Cost, Rhythm
 
 DIAL_PATIENCE_S = 0.05  # then the next reading of the roster looks again
+NEWCOMER_S = 2.0  # who is there so soon after this worker began is not fresh: the worker is
+AFFINITY_BLOCKS = 65536  # unless [balance] affinity_blocks says otherwise
 Dialler = Callable[[Place], Awaitable[Line]]
 
 
@@ -58,17 +64,31 @@ class Known:
     unread: set[str] = field(default_factory=set)  # generations that waited for their first token at the last look
     reading_tokens: int = 0  # prompt tokens that its next step may read, at the last look
     picked_at: int = 0
+    fresh_at: float = -inf  # when its slow start began
+
+    @property
+    def pickable(self) -> bool:
+        """Whether it may be given an answer at all, and be it in need."""
+        line = self.line
+        return self.suspected_at is None and not line.gone and not line.last_load.draining and self.place.weight > 0
+
+    @property
+    def plain(self) -> bool:
+        """Nothing at all speaks against it."""
+        line = self.line
+        return (
+            self.suspected_at is None
+            and (self.doubtful_at is None or line.last_frame_at > self.doubtful_at)
+            and self.breaker.opened_at is None
+            and not line.gone
+            and not line.last_load.draining
+            and self.place.weight > 0
+        )
 
     @property
     def may_serve(self) -> bool:
         """Neither suspect nor gone nor leaving."""
-        return (
-            self.suspected_at is None
-            and not self.line.gone
-            and not self.line.last_load.draining
-            and not self.place.leaving
-            and self.place.weight > 0
-        )
+        return self.pickable and not self.place.leaving
 
     @property
     def doubtful(self) -> bool:
@@ -85,8 +105,19 @@ class Known:
             self.reading.add(learnt_s, self.reading_tokens)
 
 
+@dataclass
+class Record:
+    """What is remembered of a boot, even if its line is opened anew."""
+
+    breaker: Breaker
+    fresh_at: float
+
+
 class Lines:
-    """`dialler` opens a line to a place, or raises EngineLost or OSError."""
+    """`dialler` opens a line to a place, or raises EngineLost or OSError.
+
+    `affinity_bound` and `slow_start_s` are policy.balance's; 0 seconds: fresh replicas get their full share at once.
+    """
 
     def __init__(self, dialler: Dialler, clock: Clock, emit: Emit, breaker: Callable[[], Breaker]) -> None:
         self._dialler, self._clock, self._emit, self._breaker = dialler, clock, emit, breaker
@@ -95,6 +126,14 @@ class Lines:
         self.owed: dict[
             str, Generation
         ] = {}  # by id: what is being answered; dial writes it, the watch reads deadlines
+        self.room = Room()
+        self.affinity = Affinity(AFFINITY_BLOCKS)
+        self.affinity_bound, self.slow_start_s = 1.25, 0.0
+        self.by_boot: dict[str, Known] = {}
+        self._records: dict[str, Record] = {}
+        self._began_at: float | None = None
+        self._trials: set[asyncio.Future[None]] = set()
+        self._trial_number = 0
         self._picks = 0
         self._slots = 0
         self._dialling: dict[str, asyncio.Future[None]] = {}
@@ -107,23 +146,12 @@ class Lines:
 
     # what the layers read
 
-    def candidates(self) -> Iterable[Candidate]:
-        """Every live line, for policy.balance."""
-        now = self._clock.now()
-        return [
-            Candidate(
-                name,
-                known.line.boot,
-                known.line.in_flight,
-                max(1, known.line.last_load.slots),
-                known.suspected_at is not None or known.line.last_load.draining or bool(known.line.gone),
-                known.breaker.is_open(now),
-                known.picked_at,
-                known.place.weight,
-                known.doubtful,
-            )
-            for name, known in self._known.items()
-        ]
+    def cached(self, prompt_ids: list[int]) -> int:
+        """How many tokens of this prompt a replica that serves is believed to have in its cache."""
+        found = self.affinity.find(prompt_ids)
+        if not found.tokens:
+            return 0
+        return found.tokens if any(boot in self.by_boot for boot in found.near[0]) else 0
 
     def picked(self, replica: str) -> None:
         """Take down that this replica was chosen, so that ties go round."""
@@ -150,11 +178,6 @@ class Lines:
         """Boots of replicas that are on the roster."""
         return {place.boot for place in self._roster.places}
 
-    def breaker(self, replica: str) -> Breaker:
-        """The replica's breaker; one that is gone gets a fresh one that nobody reads."""
-        known = self._known.get(replica)
-        return self._breaker() if known is None else known.breaker
-
     def slots(self) -> int:
         """Slots of all replicas that may take traffic."""
         return self._slots
@@ -177,6 +200,7 @@ class Lines:
     def ring(self) -> None:
         """Something about who may take traffic has changed: count slots anew and wake those who wait."""
         self._slots = sum(max(1, known.line.last_load.slots) for known in self._known.values() if known.may_serve)
+        self.refresh()
         for listener in self._listeners:
             listener()
         bell, self._bell = self._bell, asyncio.Event()
@@ -193,6 +217,9 @@ class Lines:
 
     async def follow(self, roster: Roster) -> None:
         """Make the lines fit this roster: dial the new, drop those that are gone, try the unreachable again."""
+        now = self._clock.now()
+        if self._began_at is None:
+            self._began_at = now
         self._roster, self.replicas = roster, roster.replicas
         wanted = {place.replica: place for place in roster.places}
         for name, known in list(self._known.items()):
@@ -201,6 +228,8 @@ class Lines:
                 await self._drop(name, known, place)
             elif place != known.place:
                 changed = (place.leaving, place.weight) != (known.place.leaving, known.place.weight)
+                if place.weight > 0 >= known.place.weight:
+                    known.fresh_at = now  # it stood by, or was being looked at
                 known.place = place
                 if changed:
                     self.ring()
@@ -215,6 +244,48 @@ class Lines:
             self._dialling = {name: task for name, task in self._dialling.items() if task not in done}
             for task in done:
                 task.result()
+        self.refresh()
+        self._try_breakers()
+
+    def refresh(self) -> None:
+        """Write into the room who can hold what now, and into the ring who is there."""
+        fit = {boot for boot, known in self.by_boot.items() if known.may_serve}
+        closed = {boot for boot in fit if not self.by_boot[boot].breaker.is_open}
+        serving = closed or fit
+        for boot, known in self.by_boot.items():
+            if known.pickable:
+                load = known.line.last_load
+                self.room.see(boot, max(1, load.slots), load.cache_tokens_max, boot in serving)
+            else:
+                self.room.gone(boot)
+        self.affinity.ring.set(frozenset(serving))
+
+    def _try_breakers(self) -> None:
+        """Ask those whose breakers have been open long enough for a token."""
+        now = self._clock.now()
+        for known in self._known.values():
+            if known.breaker.is_open and known.breaker.trial_due(now) and known.pickable:
+                known.breaker.trying()
+                task = asyncio.ensure_future(self._trial(known))
+                self._trials.add(task)
+                task.add_done_callback(self._trials.discard)
+
+    async def _trial(self, known: Known) -> None:
+        self._trial_number += 1
+        fault: str | None = "it was given up"
+        try:
+            fault = await trial(known.line, self._trial_number, self._clock)
+        finally:
+            verdict = known.breaker.tried(fault, self._clock.now())
+        if verdict is None:
+            return
+        name = known.place.replica
+        if isinstance(verdict, Opened):
+            self._emit(BreakerOpened(replica=name, why=verdict.why))
+            return
+        known.fresh_at = self._records[known.line.boot].fresh_at = self._clock.now()
+        self._emit(BreakerClosed(replica=name, why=verdict.why))
+        self.ring()
 
     async def _drop(self, name: str, known: Known, place: Place | None) -> None:
         if place is None and not known.line.gone and known.line.in_flight:
@@ -224,6 +295,7 @@ class Lines:
         if known.worn and place is not None and place.boot == known.line.boot:
             self.redialled[name] = place.boot
         del self._known[name]
+        self._forget(known.line.boot)
         self._emit(ReplicaLost(replica=name, why=why))
         self.ring()
         await known.line.close()
@@ -238,18 +310,30 @@ class Lines:
             await line.close()
             return
         place = newest
-        known = Known(place, line, self._breaker())
-        known.stepped_at = self._clock.now()
+        now = self._clock.now()
+        record = self._records.get(line.boot)
+        if record is None:
+            fresh = self._began_at is not None and now - self._began_at > NEWCOMER_S
+            record = self._records[line.boot] = Record(self._breaker(), now if fresh else -inf)
+        known = Known(place, line, record.breaker, fresh_at=record.fresh_at)
+        known.stepped_at = now
         line.on_gap = known.heard
-        self._known[place.replica] = known
+        self._known[place.replica] = self.by_boot[line.boot] = known
         if self.redialled.pop(place.replica, ""):
             known.suspected_at = known.stepped_at  # a suspect still, until its first frame
         self._emit(ReplicaJoined(replica=place.replica, why=f"connected at {place.address}"))
         self.ring()
 
+    def _forget(self, boot: str) -> None:
+        """Its line is gone. What is remembered of a boot lasts as long as it is on the roster."""
+        self.by_boot.pop(boot, None)
+        self.room.gone(boot)
+        kept = {place.boot for place in self._roster.places} | set(self.by_boot)
+        self._records = {each: record for each, record in self._records.items() if each in kept}
+
     async def close(self) -> None:
         """Close every line."""
-        for task in self._dialling.values():
+        for task in (*self._dialling.values(), *self._trials):
             task.cancel()
         self._dialling.clear()
         for known in list(self._known.values()):

@@ -6,6 +6,9 @@ from collections.abc import Iterator
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from holdfast.domain.fault import Fault
+from holdfast.policy.error_rate import is_ours
+
 TTFT_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 GAP_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 PAUSE_S = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
@@ -39,8 +42,8 @@ class Tally:
     """All numbers of one worker's door."""
 
     __slots__ = (
-        "buffers_cut", "by_refusal", "by_status", "cut", "gap_s", "in_flight", "mistakes", "moves", "pause_s", "replayed",
-        "resumed", "stalled", "streams", "tokens_cached", "tokens_in", "tokens_out", "ttft_s",
+        "answers", "answers_failed", "buffers_cut", "by_refusal", "by_status", "cut", "gap_s", "in_flight", "mistakes",
+        "moves", "pause_s", "replayed", "resumed", "stalled", "streams", "tokens_cached", "tokens_in", "tokens_out", "ttft_s",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -49,10 +52,17 @@ class Tally:
         self.tokens_in = self.tokens_out = self.tokens_cached = 0
         self.in_flight = self.streams = self.moves = 0
         self.cut = self.stalled = self.mistakes = 0
+        self.answers = self.answers_failed = 0  # that ended, well or by an error of ours; and the latter
         self.resumed = self.replayed = self.buffers_cut = 0
         self.ttft_s = Histogram(TTFT_S)
         self.gap_s = Histogram(GAP_S)
         self.pause_s = Histogram(PAUSE_S)
+
+    def failed(self, fault: Fault) -> None:
+        """An answer ended in a fault."""
+        if is_ours(fault):
+            self.answers += 1
+            self.answers_failed += 1
 
     def answered(self, status: int) -> None:
         self.by_status[status] = self.by_status.get(status, 0) + 1
@@ -91,6 +101,8 @@ class DoorCollector(Collector):
             ),
             ("holdfast_answers_resumed", "Answers that were asked for again after a lost connection.", tally.resumed),
             ("holdfast_answers_replayed", "Requests with an Idempotency-Key whose answer was there.", tally.replayed),
+            ("holdfast_answers", "Answers that ended, well or by an error of ours.", tally.answers),
+            ("holdfast_answers_failed", "Those of them that ended by an error of ours.", tally.answers_failed),
             ("holdfast_door_mistakes", "Handlers that failed unexpectedly.", tally.mistakes),
         ):
             yield CounterMetricFamily(name, words, value=value)

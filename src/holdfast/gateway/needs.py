@@ -11,6 +11,8 @@ from holdfast.domain.event import Emit
 from holdfast.domain.ports import Clock
 from holdfast.domain.release import Exactness
 from holdfast.domain.request import Sampling
+from holdfast.gateway.asker import Asker
+from holdfast.gateway.degrade import Degrader
 from holdfast.gateway.service import Service
 from holdfast.gateway.streams import Streams
 
@@ -53,8 +55,10 @@ class Needs:
     service: the whole stack of layers. contract: `holdfast.policy.continuation.contract`. ready: may traffic come, and the
     why. unix_s: wall-clock seconds, for `created` and `Date`. bits: `Random(...).getrandbits`, for seeds and request ids.
     screen: called with (key, body bytes) before anything is decoded or tokenised; raises a Fault to refuse cheaply.
+    glance: the gate's look at a request for an answer, likewise; it takes its rate and writes down who asks. None: no gate.
     streams: what outlives this worker; None: nothing does. linger_s: how long an answer that can be resumed goes on without a
-    reader. descriptors: how many file descriptors are open, and how many may be.
+    reader. descriptors: how many file descriptors are open, and how many may be. degrader: None: nothing is ever given up.
+    stands_in: the name of the smaller model, where these are its needs.
     """
 
     service: Service
@@ -69,6 +73,18 @@ class Needs:
     limits: Limits = field(default_factory=Limits)
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
     screen: Callable[[str, int], None] | None = None
+    glance: Callable[[Asker, str], None] | None = None
     streams: Streams | None = None
     linger_s: float = 10.0
     descriptors: Callable[[], tuple[int, int]] | None = None
+    degrader: Degrader | None = None
+    smaller: "Smaller | None" = None
+    stands_in: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Smaller:
+    """A smaller model beside the site's own: its needs (`stands_in` is its name), and whether it takes a request now."""
+
+    needs: Needs
+    takes: Callable[[Asker], bool]

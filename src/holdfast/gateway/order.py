@@ -7,6 +7,8 @@ from holdfast.domain.dialect import Parser
 from holdfast.domain.fault import BadRequest
 from holdfast.domain.release import Exactness
 from holdfast.domain.request import Generation, Sampling
+from holdfast.gateway.asker import Asker
+from holdfast.gateway.degrade import Cut
 from holdfast.gateway.needs import ModelCard, Needs
 from holdfast.gateway.openai_wire import Ask, offered, turns
 
@@ -25,16 +27,7 @@ class Order(Struct):
     stream: bool
     include_usage: bool
     created: int
-
-
-class Asker(Struct, frozen=True):
-    """What the head of the request said: the API key, the seconds that the client will wait, and for an Idempotency-Key
-    its digest and the body's."""
-
-    key: str
-    deadline_s: float = float("inf")
-    idempotency: str = ""
-    body_digest: bytes = b""
+    degraded: str = ""  # what was given up, as a header says it
 
 
 class Note(Struct, frozen=True, array_like=True):
@@ -48,6 +41,7 @@ class Note(Struct, frozen=True, array_like=True):
     digest: str  # of the release
     exactness: Exactness
     body_digest: bytes
+    degraded: str = ""
 
 
 _note = msgspec.msgpack.Encoder().encode
@@ -71,7 +65,8 @@ def order_again(generation: Generation, needs: Needs) -> Order:
     note = read_note(generation)
     card = ModelCard(name=note.model, digest=note.digest, exactness=note.exactness)
     parser = needs.dialect.parser(generation.prompt_ids)
-    return Order(generation, parser, card, note.model, note.stops, note.stream, note.include_usage, note.created)
+    usage, created, degraded = note.include_usage, note.created, note.degraded
+    return Order(generation, parser, card, note.model, note.stops, note.stream, usage, created, degraded)
 
 
 def thinks(ask: Ask, card: ModelCard) -> bool:
@@ -167,17 +162,36 @@ def order(ask: Ask, prompt_ids: list[int], asker: Asker, needs: Needs, card: Mod
     stops = () if not stop else (stop,) if isinstance(stop, str) else tuple(s for s in stop if s)
     dialect, options, created = needs.dialect, ask.stream_options, int(needs.unix_s())
     stream, include_usage = bool(ask.stream), options is not None and bool(options.include_usage)
-    note = Note(ask.model, stops, stream, include_usage, created, card.digest, card.exactness, asker.body_digest)
+    model = needs.stands_in or ask.model
+    cut = cut_of(min(wanted, card.context_tokens_max - len(prompt_ids)), prompt_ids, asker, needs)
+    note = Note(model, stops, stream, include_usage, created, card.digest, card.exactness, asker.body_digest, cut.words)
     generation = Generation(
         id=f"{needs.bits(96):024x}",
         prompt_ids=prompt_ids,
         sampling=sampling(ask, dialect.vocab_size),
-        max_tokens=min(wanted, card.context_tokens_max - len(prompt_ids)),
+        max_tokens=cut.max_tokens,
+        thinking_max=cut.thinking_max,
         seed=seed_of(ask, needs),
         stop_ids=() if ask.ignore_eos else dialect.stop_ids,
         deadline=needs.clock.now() + asker.deadline_s,
         key=asker.key,
+        tenant=asker.tenant,
+        priority=asker.priority or 0,
+        client=asker.client,
+        session=asker.session,
+        body_bytes=asker.body_bytes,
+        whole=not stream,
         idempotency=asker.idempotency,
         note=_note(note),
     )
-    return Order(generation, dialect.parser(prompt_ids), card, ask.model, stops, stream, include_usage, created)
+    return Order(
+        generation, dialect.parser(prompt_ids), card, model, stops, stream, include_usage, created, cut.words
+    )  # fmt: skip
+
+
+def cut_of(max_tokens: int, prompt_ids: list[int], asker: Asker, needs: Needs) -> Cut:
+    """How long the answer may be, as the ladder stands."""
+    degrader = needs.degrader
+    if degrader is None or not degrader.rung or asker.never_degrade:
+        return Cut(max_tokens)
+    return degrader.cut(max_tokens, needs.dialect.thinking_end(prompt_ids) is not None, needs.stands_in)

@@ -14,22 +14,11 @@ from holdfast.policy.balance import Crowded, NonePicked
 
 
 def pick(lines: Lines, turns: Turns) -> Layer:
-    """Choose a replica for this attempt and write it into the Generation."""
+    """Choose a replica for this attempt and write it into the Generation. It holds room there until it ends."""
 
     def layer(inner: Service) -> Service:
-        async def fresh(generation: Generation) -> AsyncGenerator[Chunk, None]:
-            """New work begins at once."""
-            verdict = turns.ask(generation)
-            if isinstance(verdict, NonePicked | Crowded):
-                raise NoReplica(verdict.why)
-            lines.picked(verdict.replica)
-            async with aclosing(inner(structs.replace(generation, replica=verdict.replica))) as chunks:
-                async for chunk in chunks:
-                    yield chunk
-
-        async def moved(generation: Generation) -> AsyncGenerator[Chunk, None]:
-            """What has moved, or is suspect, waits for its turn."""
-            reading = True
+        async def service(generation: Generation) -> AsyncGenerator[Chunk, None]:
+            reading = needs_turn(generation)
             try:
                 verdict = turns.ask(generation)
                 if isinstance(verdict, Crowded):
@@ -48,9 +37,6 @@ def pick(lines: Lines, turns: Turns) -> Layer:
                         yield chunk
             finally:
                 turns.over(generation)
-
-        def service(generation: Generation) -> AsyncGenerator[Chunk, None]:
-            return moved(generation) if needs_turn(generation) else fresh(generation)
 
         return service
 

@@ -43,7 +43,7 @@ class Departures:
         rooms = [
             self._room(name, one)
             for name, one in known.items()
-            if one.may_serve and not one.doubtful and not one.breaker.is_open(now)
+            if one.may_serve and not one.doubtful and not one.breaker.is_open
         ]
         for one in leaving:
             why = why_of(one)

@@ -64,6 +64,31 @@ def refusal(status: int, why: str, code: str, retry_after_s: float = 0.0, param:
     return Refusal(status, headers, body, code, why)
 
 
+def over_limit(fault: Overloaded) -> Refusal:
+    """The error page of one that was not let in: which limit, how much of it was used, when it frees.
+
+    `retry-after-ms` is what the openai SDKs read first; whole seconds are for everybody else.
+    """
+    status, after_s, limit = fault.status, fault.retry_after_s, fault.limit
+    code = "rate_limit_exceeded" if status == 429 else "overloaded"
+    error = {
+        "message": fault.why,
+        "type": TYPES[status],
+        "param": None,
+        "code": code,
+        "limit": {
+            "name": limit.name,
+            "used": round(limit.used, 3),
+            "size": round(limit.size, 3),
+            "unit": limit.unit,
+            "frees_s": round(limit.frees_s, 3),
+        },
+    }
+    whole_s, ms = max(1, ceil(after_s)), max(1, ceil(after_s * 1000))
+    headers = JSON_TYPE + b"retry-after: %d\r\nretry-after-ms: %d\r\n" % (whole_s, ms)
+    return Refusal(status, headers, msgspec.json.encode({"error": error}), code, fault.why)
+
+
 def refusal_for(fault: Fault) -> Refusal:
     """What a client is told about a fault."""
     match fault:
@@ -72,10 +97,8 @@ def refusal_for(fault: Fault) -> Refusal:
             return refusal(BY_CODE.get(word, 400), why, word, RETRY_S.get(word, 0.0), param)
         case Unauthorised(why=why):
             return refusal(401, why, "invalid_api_key")
-        case Overloaded(why=why, retry_after_s=after_s, status=429):
-            return refusal(429, why, "rate_limit_exceeded", max(after_s, 1.0))
-        case Overloaded(why=why, retry_after_s=after_s):
-            return refusal(503, why, "overloaded", max(after_s, 1.0))
+        case Overloaded():
+            return over_limit(fault)
         case Poisonous(why=why):
             return refusal(422, why, "request_quarantined")
         case Fenced(why=why):

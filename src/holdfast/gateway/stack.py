@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from holdfast.domain.event import Emit
 from holdfast.domain.ports import Clock
-from holdfast.gateway.admit import Gate, admit
+from holdfast.gateway.admit import admit
 from holdfast.gateway.dial import dial
-from holdfast.gateway.expire import expire
 from holdfast.gateway.failover import failover
+from holdfast.gateway.gate import Gate
 from holdfast.gateway.guard import guard
 from holdfast.gateway.identify import identify
 from holdfast.gateway.journal import Journal
@@ -20,6 +20,7 @@ from holdfast.gateway.pick import pick
 from holdfast.gateway.quarantine import Quarantine, refuse_condemned
 from holdfast.gateway.record import record
 from holdfast.gateway.service import Layer, Service
+from holdfast.gateway.think import EndOf, think
 from holdfast.policy.retry_budget import RetryBudget
 
 
@@ -27,7 +28,6 @@ from holdfast.policy.retry_budget import RetryBudget
 class Wiring:
     """What the layers need from outside."""
 
-    keys: frozenset[str]  # empty: nobody is asked for one
     gate: Gate
     lines: Lines
     clock: Clock
@@ -35,6 +35,7 @@ class Wiring:
     moves_max: int
     moving: "Moving | None" = None  # None: as `alone_here` makes it
     journal: Journal | None = None  # None: answers do not outlive this worker
+    thinking_end: EndOf | None = None  # None: thinking is never bounded
 
 
 @dataclass(frozen=True)
@@ -65,11 +66,11 @@ def stack(w: Wiring) -> Service:
     moving = w.moving or alone_here(w.lines, w.clock, w.emit)
     return compose(
         [
-            identify(w.keys),  # who asks; nobody else's request costs anything
-            expire(w.clock),  # above every wait, so that queueing counts against the deadline
+            identify(w.gate.tenants),  # who asks; nobody else's request costs anything
             refuse_condemned(moving.quarantine),  # before it takes anybody's place
-            admit(w.gate, w.lines, w.clock),  # before any replica is touched
+            admit(w.gate, w.lines),  # before any replica is touched; the deadline is kept here, above every wait
             *([record(w.journal)] if w.journal else ()),  # of what was let in; moves below it are none of its business
+            *([think(w.thinking_end)] if w.thinking_end else ()),  # what it adds is kept, and moves, as any token
             failover(  # above pick: each try may choose another replica
                 w.lines, w.moves_max, w.clock, w.emit, quarantine=moving.quarantine, budget=moving.budget
             ),

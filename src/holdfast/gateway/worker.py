@@ -5,37 +5,52 @@ What it can't make itself is handed in as Parts, so that a story can put the sam
 
 import asyncio
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import lru_cache, partial
+from typing import Any
 
-from holdfast.domain.dialect import Dialect
+from msgspec import structs
+
+from holdfast.domain.board import Board, Ledger, Rate, WorkerView
+from holdfast.domain.dialect import Dialect, ThinkingEnd
 from holdfast.domain.event import Emit
 from holdfast.domain.ports import Clock, Shelf
 from holdfast.domain.release import Exactness, Release
 from holdfast.domain.roster import Roster
 from holdfast.domain.settings import Settings
-from holdfast.gateway.admit import Gate
 from holdfast.gateway.archive import Archive
-from holdfast.gateway.follow import Follower
+from holdfast.gateway.board_metrics import BoardCollector
+from holdfast.gateway.degrade import Degrader, LadderCollector, degrader_of
+from holdfast.gateway.follow import Follower, of_model
+from holdfast.gateway.gate import Gate
+from holdfast.gateway.gate_metrics import GateCollector
+from holdfast.gateway.gate_view import Ears, view_of
 from holdfast.gateway.http import Door
 from holdfast.gateway.identify import screen
 from holdfast.gateway.journal import Journal
 from holdfast.gateway.lane import Turns
 from holdfast.gateway.lines import Dialler, Lines
+from holdfast.gateway.metrics import Tally
 from holdfast.gateway.needs import Limits, ModelCard, Needs
 from holdfast.gateway.quarantine import Cells, OwnCells, OwnRegister, Quarantine, Register
+from holdfast.gateway.smaller import Second, SmallerModel, stand_in
 from holdfast.gateway.stack import Moving, Wiring, stack
 from holdfast.gateway.streams import Streams
+from holdfast.gateway.telling import OwnBoard, Teller
+from holdfast.gateway.tenants import tenants_of
 from holdfast.gateway.vigil import Vigil
 from holdfast.gateway.watch import Watch
 from holdfast.policy.admission import Admission
 from holdfast.policy.breaker import Breaker
 from holdfast.policy.continuation import contract
+from holdfast.policy.expectation import Expectation
 from holdfast.policy.lane import Lane
+from holdfast.policy.quota import Quota
 from holdfast.policy.retry_budget import FLOOR_LANES, RetryBudget
 from holdfast.policy.silence import Patience
-from holdfast.policy.token_bucket import TokenBucket
+from holdfast.policy.throttle import Throttle
+from holdfast.policy.token_bucket import OwnLedger
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +60,8 @@ class Parts:
     `listener` is the listening socket that the supervisor lends to all workers; without one this worker binds its own.
     `beat` is told the time at each look of the watch. `shelf` is where the journal lies; None: there is none. `owner` names
     this life of this worker in it; `farewell` is called at the end, with whether somebody may still ask for what lies there.
-    `descriptors`: see Needs.
+    `descriptors`: see Needs. `board` and `ledger` are what it shares with the other workers: counts, views, rates, quotas.
+    `beside`: what must run as long as it serves. `smaller`: the model that answers on a rung of the ladder; None: there is none.
     """
 
     dialler: Dialler
@@ -65,6 +81,10 @@ class Parts:
     farewell: Callable[[bool], None] = lambda owes: None
     descriptors: Callable[[], tuple[int, int]] | None = None
     register: Register = field(default_factory=OwnRegister)
+    board: Board = field(default_factory=OwnBoard)
+    ledger: Ledger = field(default_factory=OwnLedger)
+    beside: tuple[Callable[[], Coroutine[Any, Any, None]], ...] = ()
+    smaller: SmallerModel | None = None
 
 
 async def work(settings: Settings, parts: Parts, leave: asyncio.Event) -> None:
@@ -79,17 +99,35 @@ async def work(settings: Settings, parts: Parts, leave: asyncio.Event) -> None:
     watch = Watch(lines, patience_of(settings), clock, emit, beat=parts.beat)
     if wiring.moving is not None:
         watch.departures.lane = wiring.moving.turns.lane
-    follower = Follower(lines, parts.read_roster, clock)
+    read_roster = of_model(parts.read_roster)
+    follower = Follower(lines, read_roster, clock)
     vigil = Vigil(lines, clock)
     archive, wiring = journalled(settings, parts, wiring)
     journal = wiring.journal
-    door = Door(needs_of(settings, parts, wiring, archive))
-    await lines.follow(parts.read_roster() or Roster())
+    needs = needs_of(settings, parts, wiring, archive)
+    needs.registry.register(GateCollector(wiring.gate))
+    needs.registry.register(BoardCollector(parts.board))
+    degrader = degrader_of(settings, parts.owner, parts.board.told, tenants=wiring.gate.tenants, clock=clock, emit=emit)
+    wiring.gate.refuses = degrader.refuses
+    needs.registry.register(LadderCollector(degrader))
+    needs = replace(needs, degrader=degrader)
+    second = second_of(settings, parts, needs, degrader)
+    if second is not None:
+        needs = replace(needs, smaller=second.smaller)
+        wiring.gate.elsewhere = second.smaller.takes
+    door = Door(needs)
+    ears = Ears(wiring.gate, parts.board, parts.owner)
+    teller = Teller(parts.owner, parts.board, clock, lines, partial(_seen, wiring.gate, door.tally))
+    teller.tokens = lambda: door.tally.tokens_out
+    teller.rung = lambda: (degrader.rung, degrader.why)
+    await lines.follow(read_roster() or Roster())
     host, port = await door.serve(parts.listener or (settings.gateway.host, settings.gateway.port))
     parts.announce(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
-    turning = [asyncio.create_task(watch.run()), asyncio.create_task(follower.run()), asyncio.create_task(vigil.run())]
+    running = [watch.run(), follower.run(), vigil.run(), ears.run(clock), teller.run(), *(one() for one in parts.beside)]
+    running += [degrader.run(), *(second.running if second is not None else ())]
     if journal is not None:
-        turning.append(asyncio.create_task(journal.run()))
+        running.append(journal.run())
+    turning = [asyncio.create_task(one) for one in running]
     leaving = asyncio.create_task(leave.wait())
     try:
         done, _ = await asyncio.wait({leaving, *turning}, return_when=asyncio.FIRST_COMPLETED)
@@ -101,11 +139,37 @@ async def work(settings: Settings, parts: Parts, leave: asyncio.Event) -> None:
             task.cancel()
         await asyncio.gather(leaving, *turning, return_exceptions=True)
         await lines.close()
+        if second is not None:
+            await second.lines.close()
         if journal is not None and archive is not None:
             owes = journal.owes()
             journal.close()
             archive.close()
             parts.farewell(owes)
+
+
+def second_of(settings: Settings, parts: Parts, main: Needs, degrader: Degrader) -> Second | None:
+    """The smaller model, as a gateway of its own beside `main`."""
+    model, clock = parts.smaller, parts.clock
+    if model is None:
+        return None
+    read = of_model(parts.read_roster, model.name)
+    theirs = replace(
+        parts, dialect=model.dialect, context_tokens_max=model.context_tokens_max, shelf=None, smaller=None
+    )
+    named = structs.replace(settings, model=structs.replace(settings.model, name=model.name))
+    wiring = wire(named, theirs)
+    wiring.gate.refuses, lines = degrader.refuses, wiring.lines
+    watch = Watch(lines, patience_of(settings), clock, parts.emit)
+    if wiring.moving is not None:
+        watch.departures.lane = wiring.moving.turns.lane
+    running = (watch.run(), Follower(lines, read, clock).run(), Vigil(lines, clock).run())
+    return Second(stand_in(needs_of(named, theirs, wiring), main, lines, degrader), lines, running)
+
+
+def _seen(gate: Gate, tally: Tally, now: float) -> WorkerView:
+    """The gate's view, with how answers ended: a stop string ends one above it."""
+    return structs.replace(view_of(gate, now), answered=tally.answers, failed=tally.answers_failed)
 
 
 def journalled(settings: Settings, parts: Parts, wiring: Wiring) -> tuple[Archive | None, Wiring]:
@@ -122,21 +186,59 @@ def journalled(settings: Settings, parts: Parts, wiring: Wiring) -> tuple[Archiv
 
 def wire(settings: Settings, parts: Parts) -> Wiring:
     """What the layers need, from the settings."""
-    admission, breaker = settings.admission, settings.breaker
+    breaker, balance = settings.breaker, settings.balance
 
     def fresh_breaker() -> Breaker:
-        return Breaker(breaker.failures_max, breaker.open_s, breaker.open_max_s)
+        return Breaker(
+            breaker.failures_max,
+            breaker.open_s,
+            breaker.open_max_s,
+            breaker.errors_share,
+            breaker.window_s,
+            breaker.volume_min,
+        )
 
-    bucket = TokenBucket(admission.requests_per_s, admission.burst)
+    def thinking_end(prompt_ids: list[int]) -> ThinkingEnd | None:
+        return parts.dialect.thinking_end(prompt_ids)  # asked late: a simulated world has no dialect
+
     lines = Lines(parts.dialler, parts.clock, parts.emit, fresh_breaker)
+    lines.affinity.blocks_max = balance.affinity_blocks if balance.affinity else 0
+    lines.affinity_bound, lines.slow_start_s = balance.affinity_bound, balance.slow_start_s
     return Wiring(
-        keys=frozenset({settings.gateway.key} - {""}),
-        gate=Gate(Admission(bucket, admission.queue_max, admission.queue_wait_s)),
+        gate=gate_of(settings, parts, lines),
         lines=lines,
         clock=parts.clock,
         emit=parts.emit,
         moves_max=settings.failover.moves_max,
         moving=moving_of(settings, parts, lines),
+        thinking_end=thinking_end,
+    )
+
+
+def gate_of(settings: Settings, parts: Parts, lines: Lines) -> Gate:
+    """The [admission] and [tenants] sections.
+
+    Raises:
+        BadSettings: the tenants contradict each other.
+    """
+    admission = settings.admission
+    lines.room.others, lines.room.changed = parts.board.others, parts.board.put
+    return Gate(
+        rules=Admission(
+            admission.queue_max,
+            admission.queue_wait_s,
+            admission.queue_tokens_max,
+            admission.queue_bytes_max,
+            admission.first_token_s,
+        ),
+        room=lines.room,
+        clock=parts.clock,
+        tenants=tenants_of(settings),
+        quota=Quota(parts.ledger, Rate(admission.requests_per_s, admission.burst)),
+        expectation=Expectation(admission.expected_tokens),
+        throttle=Throttle(admission.throttle_factor, admission.throttle_s),
+        draw=lambda: parts.bits(32) / 2**32,
+        cached=lines.cached,
     )
 
 
@@ -154,6 +256,7 @@ def moving_of(settings: Settings, parts: Parts, lines: Lines) -> Moving:
     )
     lane_tokens = settings.failover.lane_tokens
     turns = Turns(lines, quarantine, parts.clock, Lane(max(1, lane_tokens // settings.gateway.workers)))
+    turns.draw = lambda: parts.bits(32) / 2**32
     return Moving(quarantine, turns, RetryBudget(settings.failover.budget_share, FLOOR_LANES * lane_tokens))
 
 
@@ -199,7 +302,8 @@ def needs_of(settings: Settings, parts: Parts, wiring: Wiring, archive: Archive 
         streams=streams,
         linger_s=settings.journal.linger_s,
         descriptors=parts.descriptors,
-        screen=screen(wiring.keys),
+        screen=screen(wiring.gate.tenants),
+        glance=wiring.gate.glance,
         dialect=parts.dialect,
         card=lambda: card_of(lines.release()),
         contract=contract,

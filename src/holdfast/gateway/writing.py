@@ -12,7 +12,12 @@ from holdfast.gateway.reading import Reading
 
 _json = msgspec.json.Encoder().encode
 DONE = b"data: [DONE]\n\n"
-KEEP_ALIVE = b": keep-alive\n"
+
+
+def keep_alive(why: str) -> bytes:
+    """A comment for one that waits, with what it waits for: its place in the queue, for instance. One line, whatever it says."""
+    said = why.encode("ascii", "replace").replace(b"\n", b" ").replace(b"\r", b" ")
+    return b": keep-alive; %b\n" % said
 
 
 def fingerprint(digest: str) -> str:

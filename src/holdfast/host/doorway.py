@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 LISTEN_FD = "HOLDFAST_LISTEN_FD"  # where a worker, or a renewed supervisor, finds the descriptor's number
-BACKLOG = 4096  # the kernel cuts it down to net.core.somaxconn
+BACKLOG = 65535  # the kernel cuts it down to net.core.somaxconn
 ASK_S = 0.5  # a worker that does not answer within this is frozen or gone
 
 

@@ -39,6 +39,7 @@ from holdfast.domain.wire import (
 from holdfast.pearl.connection import HUNG_UP, Connection
 from holdfast.pearl.exposition import Exposition, Identity, Tally
 from holdfast.pearl.pulse import TURN_S, Pulse
+from holdfast.policy.batching import Window
 
 _LOG = logging.getLogger("holdfast.replica")
 _SPIN_S = 0.001  # wait after a step that made nothing and counted nothing, lest a stuck core burn the processor
@@ -57,6 +58,7 @@ class ServerOptions(Struct, frozen=True, kw_only=True):
     hello_s: float = 10.0  # a connection that says nothing is closed
     still_s_max: float = 10.0  # loop or step standing still for longer: not healthy
     pause_s: float = 0.0  # from step to step; only scripted cores have one
+    batch_window_s: float = 0.0  # an idle core waits so long for more answers that nobody reads as they come
 
 
 Tap = Callable[[asyncio.Protocol], asyncio.Protocol]  # puts something between a socket and its connection, for drills
@@ -67,6 +69,7 @@ class _Attempt:
     connection: Connection
     stream: int
     prompt_tokens: int
+    whole: bool = False  # nobody reads it as it comes
     begun: bool = False
 
 
@@ -99,6 +102,8 @@ class ReplicaServer:
         self._paced_steps, self._paced_s = 0, 0.0
         self._pacing_since: float | None = None  # when a step began that only makes tokens
         self._leave_at: float | None = None
+        self._window = Window(options.batch_window_s)
+        self._fresh: dict[int, _Attempt] = {}  # those that no step has seen yet
 
     async def serve(self, listener: socket.socket) -> None:
         """Serve until `drain` has run its course. An exception of the core ends it at once."""
@@ -211,11 +216,13 @@ class ReplicaServer:
         self.tally.accepted += 1
         connection.streams[frame.stream] = ticket
         prompt_tokens = len(frame.prompt_ids) + len(frame.delivered_ids)
-        self._attempts[ticket] = _Attempt(connection, frame.stream, prompt_tokens)
+        attempt = _Attempt(connection, frame.stream, prompt_tokens, frame.whole)
+        self._attempts[ticket] = self._fresh[ticket] = attempt
         self._wake.set()
 
     def _drop(self, ticket: int) -> None:
         del self._attempts[ticket]
+        self._fresh.pop(ticket, None)
         self._core.abort(ticket)
         self.tally.aborted += 1
         self._wake.set()
@@ -232,7 +239,12 @@ class ReplicaServer:
                 if not self._may_leave():
                     await self._wake.wait()
                 continue
+            wait_s = self._window_s(load, clock.now())
+            if wait_s > 0:
+                await self._wait_for_more(wait_s)
+                continue
             began = clock.now()
+            self._fresh.clear()
             produced = core.step()
             now = clock.now()
             self.tally.step_s += now - began
@@ -245,6 +257,26 @@ class ReplicaServer:
                 self._fail_forgotten()
             rest_s = began + pause_s - now
             await clock.sleep(max(rest_s, 0.0) if produced or moved else max(rest_s, _SPIN_S))
+
+    def _window_s(self, load: Load, now: float) -> float:
+        """How long to wait for more answers before the next step."""
+        if self._options.batch_window_s <= 0:
+            return 0.0
+        whole = sum(attempt.whole for attempt in self._fresh.values())
+        running = len(self._attempts) - len(self._fresh)
+        hold = self._window.ask(now, running, whole, len(self._fresh) - whole, load.slots)
+        owes = load.running + load.queued < len(self._attempts)  # an answer that the core has ready
+        return 0.0 if owes or self.pulse.draining else hold.wait_s
+
+    async def _wait_for_more(self, seconds: float) -> None:
+        """Until an attempt comes or goes, the drain begins, or the time is up."""
+        self._wake.clear()
+        timer = asyncio.create_task(self._clock.sleep(seconds))
+        timer.add_done_callback(lambda _: self._wake.set())
+        try:
+            await self._wake.wait()
+        finally:
+            timer.cancel()
 
     def _pace(self, produced: list[Produced], began: float) -> None:
         """Count the step before, if it only made tokens; take down whether this one does."""

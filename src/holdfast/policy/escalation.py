@@ -39,7 +39,7 @@ def start(one: Standing, seen: Seen, rules: Rules, now: float) -> Start | Note |
 def hopeless(seen: Seen) -> Halt | None:
     """A site that never came up and never will: better an end with a reason than a door that leads nowhere."""
     wanted = [one for one in seen.standings if one.wanted]
-    replicas = [one for one in wanted if one.role is Role.REPLICA]
+    replicas = [one for one in wanted if one.role is Role.REPLICA and not one.model]
     if replicas and all(_never_served(one, seen) for one in replicas):
         return Halt(why=replicas[0].why)
     gateways = [one for one in wanted if one.role is Role.GATEWAY]

@@ -10,7 +10,7 @@ are still, a new one must not be born into the same trouble before it can be see
 from holdfast.domain.ailment import Cure
 from holdfast.domain.replica import Happening, ReplicaState
 from holdfast.domain.site import Role
-from holdfast.policy import leaving
+from holdfast.policy import leaving, standby
 from holdfast.policy.standing import LIVE, Kill, Note, Rules, Seen, Standing
 
 DOUBT_FACTOR = 6.0
@@ -31,7 +31,7 @@ def silence_s(one: Standing, seen: Seen, now: float) -> float:
 
 def all_silent(seen: Seen, rules: Rules, now: float) -> bool:
     """Whether all of several replicas fell silent at about the same time."""
-    living = (ReplicaState.SERVING, ReplicaState.SUSPECT)
+    living = (ReplicaState.SERVING, ReplicaState.WARM, ReplicaState.SUSPECT)
     there = [one for one in seen.standings if one.state in living and one.fact.alive]
     silences = [silence_s(one, seen, now) for one in there if one.role is Role.REPLICA]
     limit_s = rules.silent_s / 2
@@ -53,17 +53,18 @@ def note(one: Standing, seen: Seen, rules: Rules, now: float) -> Note | None:
     if state not in LIVE and fact.alive:
         return Note(name=one.name, happening=Happening.STARTED, why=f"{one.named()} runs")
     if state is ReplicaState.STARTING and fact.ready:
-        return Note(name=one.name, happening=Happening.READY, why=f"{one.named()} is ready")
+        found = standby.ready(one, seen)
+        return Note(name=one.name, happening=found.happening, why=found.why)
     if one.role is Role.REPLICA:
-        found = _of_replica(one, seen, rules, now)
-        if found is not None:
-            return found
+        happened = _of_replica(one, seen, rules, now)
+        if happened is not None:
+            return happened
     if state in LIVE and state is not ReplicaState.DRAINING:
         farewell = leaving.farewell(one, seen, rules)
         if farewell is not None:
             why = f"{one.named()} has to leave: {farewell.why}"
             return Note(name=one.name, happening=Happening.TOLD_TO_LEAVE, why=why, blamed=farewell.blamed)
-    return None
+    return standby.note(one, seen)
 
 
 def kill(seen: Seen, rules: Rules, now: float) -> Kill | None:
@@ -77,7 +78,7 @@ def kill(seen: Seen, rules: Rules, now: float) -> Kill | None:
         starting_s = now - max(one.started_at, seen.trusted_since)
         if not why and one.state is ReplicaState.STARTING and starting_s > rules.restart.start_s:
             why = f"it is not ready after {starting_s:.0f} s"
-        if not why and one.state in (ReplicaState.SERVING, ReplicaState.SUSPECT):
+        if not why and one.state in (ReplicaState.SERVING, ReplicaState.WARM, ReplicaState.SUSPECT):
             ailment = leaving.treatable(one, seen)
             if ailment is not None and ailment.cure is Cure.KILL:
                 why, suspected = ailment.why, ailment.on_suspicion
@@ -90,7 +91,7 @@ def _of_replica(one: Standing, seen: Seen, rules: Rules, now: float) -> Note | N
     silent_s = silence_s(one, seen, now)
     if one.state is ReplicaState.SUSPECT and silent_s <= rules.silent_s / 2 and one.fact.ready:
         return Note(name=one.name, happening=Happening.MOVED, why=f"{one.named()} answers again")
-    up = one.state in (ReplicaState.SERVING, ReplicaState.STARTING)
+    up = one.state in (ReplicaState.SERVING, ReplicaState.WARM, ReplicaState.STARTING)
     if up and silent_s > rules.silent_s / 2 and may_judge(seen, rules, now):
         why = f"{one.named()} has answered no ping for {silent_s:.1f} s"
         return Note(name=one.name, happening=Happening.SILENT, why=why)

@@ -21,7 +21,7 @@ from holdfast.domain.ailment import Ailment, Cure
 from holdfast.domain.replica import ReplicaState
 from holdfast.domain.site import Role
 from holdfast.policy.ejection import Allowed, Held, may_eject
-from holdfast.policy.standing import LIVE, STOP_ORDER, Rules, Seen, Standing
+from holdfast.policy.standing import LIVE, STOP_ORDER, UP, Rules, Seen, Standing
 
 
 class Farewell(Struct, frozen=True, kw_only=True):
@@ -89,26 +89,29 @@ def frozen(seen: Seen) -> tuple[int, str]:
     suspected = [one for one in seen.of(Role.REPLICA) if one.fact.ailment is not None and one.fact.ailment.on_suspicion]
     for one in suspected:
         verdict = _verdict(one, seen)
-        if one.state is ReplicaState.SERVING and isinstance(verdict, Held):
+        if one.state in UP and isinstance(verdict, Held):
             return len(suspected), f"{one.name} is left in service although {_said(one)}: {verdict.why}"
     return 0, ""
 
 
-def wanted_replicas(seen: Seen) -> list[Standing]:
-    """The replicas that should run: wanted, and neither drained nor condemned."""
+def wanted_replicas(seen: Seen, model: str = "") -> list[Standing]:
+    """The replicas of a model that should run: wanted, and neither drained nor condemned."""
     wishes = seen.wishes
     return [
         one
-        for one in seen.of(Role.REPLICA)
+        for one in seen.replicas(model)
         if one.wanted and one.name not in wishes.drained and one.name not in wishes.condemned
     ]
 
 
 def others_serve(one: Standing, seen: Seen) -> bool:
-    """Whether all others that should serve do; those in quarantine are not waited for, but two must serve where two should."""
-    wanted = wanted_replicas(seen)
+    """Whether all others of its model that should serve do, or stand by for it.
+
+    Those in quarantine are not waited for, but two must serve where two should.
+    """
+    wanted = wanted_replicas(seen, one.model)
     others = [other for other in wanted if other.name != one.name and other.state is not ReplicaState.QUARANTINED]
-    if any(other.state is not ReplicaState.SERVING for other in others):
+    if any(other.state not in UP for other in others):
         return False
     return bool(others) or len(wanted) <= 1
 
@@ -130,9 +133,10 @@ def outdated(seen: Seen) -> str:
         if one.wanted and (one.state is not ReplicaState.SERVING or one.fact.epoch < seen.epoch):
             names.append(one.name)
     if seen.wishes.replicas_epoch == seen.epoch:
-        for one in wanted_replicas(seen):
+        models = dict.fromkeys(one.model for one in seen.of(Role.REPLICA))
+        for one in (one for model in models for one in wanted_replicas(seen, model)):
             old = one.fact.alive and one.fact.epoch < seen.epoch
-            if one.state is not ReplicaState.QUARANTINED and (old or one.state is not ReplicaState.SERVING):
+            if one.state is not ReplicaState.QUARANTINED and (old or one.state not in UP):
                 names.append(one.name)
     return ", ".join(names)
 
@@ -154,9 +158,9 @@ def _old(one: Standing, epoch: int, what: str) -> Farewell | None:
 
 
 def _verdict(one: Standing, seen: Seen) -> Allowed | Held:
-    replicas = [other for other in seen.of(Role.REPLICA) if other.wanted]
+    replicas = [other for other in seen.replicas(one.model) if other.wanted]
     out = sum(1 for other in replicas if other.name != one.name and _suspected_out(other, seen))
-    serving = sum(1 for other in replicas if other.name != one.name and other.state is ReplicaState.SERVING)
+    serving = sum(1 for other in replicas if other.name != one.name and other.state in UP)
     return may_eject(out, len(replicas), serving)
 
 
@@ -164,7 +168,7 @@ def _suspected_out(one: Standing, seen: Seen) -> bool:
     """Whether this one is out on suspicion: silent, condemned, or on its way out for what was suspected of it."""
     if one.state is ReplicaState.SUSPECT or one.name in seen.wishes.condemned:
         return True
-    return one.blamed and one.state is not ReplicaState.SERVING
+    return one.blamed and one.state not in UP
 
 
 def _said(one: Standing) -> str:

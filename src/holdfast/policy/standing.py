@@ -1,7 +1,8 @@
 """Standings: what a supervisor remembers of each process, what it sees of it, and the steps that it can take.
 
 The nouns that the rules of supervision speak of. The rules themselves are in policy/supervision.py (what comes first),
-judging.py (what has happened to a process), leaving.py (who has to go) and escalation.py (when trying is over).
+judging.py (what has happened to a process), standby.py (who of the loaded serves), leaving.py (who has to go) and escalation.py
+(when trying is over).
 """
 
 from msgspec import Struct, structs
@@ -12,17 +13,29 @@ from holdfast.domain.release import Release
 from holdfast.domain.replica import Happening, Load, ReplicaState, move
 from holdfast.domain.roster import Roster
 from holdfast.domain.settings import Restart
+from holdfast.domain.settings_overload import Scaling
 from holdfast.domain.site import Role
 from holdfast.domain.wish import Wishes
 from holdfast.policy.restart_intensity import Death
+from holdfast.policy.scaling import Wanted
 
-LIVE = (ReplicaState.STARTING, ReplicaState.SERVING, ReplicaState.SUSPECT, ReplicaState.DRAINING)
+LIVE = (
+    ReplicaState.STARTING,
+    ReplicaState.SERVING,
+    ReplicaState.WARM,
+    ReplicaState.SUSPECT,
+    ReplicaState.DRAINING,
+)
+UP = (ReplicaState.SERVING, ReplicaState.WARM)
 STOP_ORDER = (Role.GATEWAY, Role.REPLICA, Role.CONTROL)
 DEATHS_KEPT = 16
 
 
 class Rules(Struct, frozen=True, kw_only=True):
-    """The settings that supervision goes by. Seconds."""
+    """The settings that supervision goes by. Seconds.
+
+    `count`: how many replicas serve to begin with; None: all that are wanted. `warm` more stand by.
+    """
 
     restart: Restart = Restart()
     silent_s: float = 5.0
@@ -31,6 +44,9 @@ class Rules(Struct, frozen=True, kw_only=True):
     replica_grace_s: float = 30.0
     gateway_grace_s: float = 30.0
     control_grace_s: float = 5.0
+    count: int | None = None
+    warm: int = 0
+    scaling: Scaling = Scaling()
 
     def grace_s(self, role: Role) -> float:
         """How long one that was told to leave may take."""
@@ -62,6 +78,7 @@ class Standing(Struct, frozen=True, kw_only=True):
     role: Role
     wanted: bool = True
     device: str = ""
+    model: str = ""  # which model a replica serves: empty for the site's own, else the name of the smaller one
     state: ReplicaState = ReplicaState.DOWN
     since: float = 0.0  # when it came into this state
     why: str = ""
@@ -86,7 +103,9 @@ class Standing(Struct, frozen=True, kw_only=True):
 class Seen(Struct, frozen=True, kw_only=True):
     """The world. `trusted_since`: silences are measured from here at the earliest. `stopping`: why the site must end.
 
-    `epoch` is the upgrade that the supervisor itself belongs to; `resettable` tells whether devices can be reset here.
+    `epoch` is the upgrade that the supervisor itself belongs to; `resettable` tells whether devices can be reset here. `serve`:
+    how many replicas of the site's own model should serve, None for all of them; `warm` more stand by. `scaling`: what the load
+    asks for, None while it is not asked.
     """
 
     standings: tuple[Standing, ...]
@@ -99,6 +118,18 @@ class Seen(Struct, frozen=True, kw_only=True):
     late_s: float = 0.0
     trusted_since: float = 0.0
     doubting_since: float | None = None
+    serve: int | None = None
+    warm: int = 0
+    scaling: Wanted | None = None
+
+    @property
+    def serve_count(self) -> int:
+        """How many replicas of the site's own model should serve."""
+        return sum(1 for one in self.replicas() if one.wanted) if self.serve is None else self.serve
+
+    def replicas(self, model: str = "") -> list[Standing]:
+        """Those that serve this model; the site's own by default."""
+        return [one for one in self.standings if one.role is Role.REPLICA and one.model == model]
 
     def of(self, role: Role) -> list[Standing]:
         return [one for one in self.standings if one.role is role]
@@ -149,6 +180,12 @@ class Reset(Step, frozen=True, kw_only=True):
     device: str
 
 
+class Scale(Step, frozen=True, kw_only=True):
+    """From now on so many replicas should serve."""
+
+    count: int
+
+
 class Forget(Step, frozen=True, kw_only=True):
     """Neither wanted nor there."""
 
@@ -192,7 +229,7 @@ def noted(one: Standing, note: Note, now: float, jitter: float) -> Standing:
         case Happening.STARTED:
             restarts = one.restarts + (1 if one.deaths else 0)
             return structs.replace(one, started_at=now, served_at=None, told_at=None, killed_at=None, restarts=restarts)
-        case Happening.READY:
+        case Happening.READY | Happening.RESTED if one.served_at is None:
             load_s = max(one.load_s, now - one.started_at, 0.001)
             return structs.replace(one, served_at=now, load_s=load_s, blamed=False)
         case Happening.MOVED if one.served_at is None:  # an adopted one, heard for the first time

@@ -4,16 +4,19 @@ One pure function, `next_step`, over everything that was seen. It is level-trigg
 is not as it should be and names the one step that mends it. The order of the rules is their meaning:
 
     1  an observer that was late doubts itself before anybody else
-    2  what has happened to processes is taken down (policy/judging.py), and who has to leave (policy/leaving.py)
+    2  what has happened to processes is taken down (policy/judging.py), who has to leave (policy/leaving.py), and who of the
+       loaded serves (policy/standby.py): one that is lost is replaced before anybody hears of it
     3  the roster is published, before any process is told or started: traffic first
     4  what should not run is told to leave; what does not leave, or is frozen, is killed
     5  an upgrade begins with the supervisor itself, and is over when nothing older runs
     6  what should run is started, at the pace and to the end that policy/escalation.py allows
+    7  when all that is done, the load may ask for another number (policy/scaling.py)
 """
 
 from msgspec import structs
 
 from holdfast.domain.procedure import Done, Step, Wait
+from holdfast.domain.release import Release
 from holdfast.domain.replica import ReplicaState
 from holdfast.domain.roster import Place
 from holdfast.domain.site import Role
@@ -21,6 +24,7 @@ from holdfast.policy import escalation, judging, leaving
 from holdfast.policy.restart_intensity import Later
 from holdfast.policy.standing import (
     LIVE,
+    UP,
     Condemn,
     Doubt,
     Fact,
@@ -34,6 +38,7 @@ from holdfast.policy.standing import (
     Renew,
     Reset,
     Rules,
+    Scale,
     Seen,
     Standing,
     Start,
@@ -55,6 +60,7 @@ __all__ = [
     "Renew",
     "Reset",
     "Rules",
+    "Scale",
     "Seen",
     "Standing",
     "Start",
@@ -83,35 +89,53 @@ def next_step(seen: Seen, rules: Rules, now: float) -> Step | Wait | Done:
         return step
     if seen.stopping:
         return _stopped(seen, now)
-    return _upgrade(seen) or _start(seen, rules, now)
+    mending = _upgrade(seen) or _start(seen, rules, now)
+    return (_scale(seen) or mending) if isinstance(mending, Wait) else mending
 
 
 def _publish(seen: Seen) -> Publish | None:
     replicas = seen.of(Role.REPLICA)
-    serving = [one for one in replicas if one.state is ReplicaState.SERVING]
-    release = next((one.fact.release for one in serving if one.fact.release is not None), seen.roster.release)
-    places = [
-        _place(one, 1.0)
-        for one in serving
-        if one.fact.release is None or release is None or one.fact.release.digest == release.digest
-    ]
+    release = _release(seen.replicas(), seen.roster.release)
+    places: list[Place] = []
+    for model in dict.fromkeys(one.model for one in replicas):
+        group = seen.replicas(model)
+        told = release if not model else _release(group, None)
+        places += [_place(one) for one in group if one.state in UP and _speaks(one, told)]
     if not seen.stopping:
-        places += [_place(one, 0.0, one.why) for one in replicas if _moves_out(one)]
+        places += [_place(one, one.why) for one in replicas if _moves_out(one)]
     places = sorted((*places, *_adopted(seen)), key=lambda place: place.replica)
-    count = len(leaving.wanted_replicas(seen)) if places and not seen.stopping else seen.roster.replicas
+    count = seen.roster.replicas
+    if any(not place.model for place in places) and not seen.stopping:
+        count = min(len(leaving.wanted_replicas(seen)), seen.serve_count)
     roster = structs.replace(seen.roster, replicas=count, release=release, places=tuple(places))
     if roster == seen.roster:
         return None
-    who = ", ".join(place.replica for place in places if not place.leaving) or "nobody"
-    out = ", ".join(place.replica for place in places if place.leaving)
     return Publish(
-        roster=structs.replace(roster, epoch=seen.roster.epoch + 1),
-        why=f"roster {seen.roster.epoch + 1}: {who} may serve" + (f", {out} is leaving" if out else ""),
+        roster=structs.replace(roster, epoch=seen.roster.epoch + 1), why=_words(seen.roster.epoch + 1, places)
     )
 
 
-def _place(one: Standing, weight: float, why: str = "") -> Place:
-    fact = one.fact
+def _words(epoch: int, places: list[Place]) -> str:
+    who = ", ".join(place.replica for place in places if place.weight > 0) or "nobody"
+    warm = ", ".join(place.replica for place in places if place.warm and not place.leaving)
+    out = ", ".join(place.replica for place in places if place.leaving)
+    by, going = f", {warm} stands by" if warm else "", f", {out} is leaving" if out else ""
+    return f"roster {epoch}: {who} may serve{by}{going}"
+
+
+def _release(group: list[Standing], otherwise: Release | None) -> Release | None:
+    serving = (one.fact.release for one in group if one.state is ReplicaState.SERVING)
+    return next((release for release in serving if release is not None), otherwise)
+
+
+def _speaks(one: Standing, release: Release | None) -> bool:
+    """Whether it can go on with the others' answers."""
+    return one.fact.release is None or release is None or one.fact.release.digest == release.digest
+
+
+def _place(one: Standing, why: str = "") -> Place:
+    fact, warm = one.fact, one.state is ReplicaState.WARM
+    weight = 0.0 if warm or why else 1.0
     return Place(
         replica=one.name,
         address=fact.address,
@@ -120,6 +144,8 @@ def _place(one: Standing, weight: float, why: str = "") -> Place:
         weight=weight,
         leaving=why,
         box=fact.box,
+        model=one.model,
+        warm=warm,
     )
 
 
@@ -195,3 +221,26 @@ def _start(seen: Seen, rules: Rules, now: float) -> Step | Wait:
         until = min(until, verdict.at)
         whys.append(f"{one.name}, {verdict.why}")
     return Wait(until, "; ".join(whys) or "all is well")
+
+
+def _scale(seen: Seen) -> Scale | None:
+    """Another number, if the load asks for one: not while an upgrade is under way, and fewer only when nothing else is."""
+    wanted = seen.scaling
+    if wanted is None or wanted.count == seen.serve or seen.wishes.count is not None:
+        return None
+    if max(seen.epoch, seen.wishes.epoch) > seen.wishes.finished_epoch:
+        return None
+    if wanted.count < seen.serve_count and not _calm(seen):
+        return None
+    return Scale(count=wanted.count, why=wanted.why)
+
+
+def _calm(seen: Seen) -> bool:
+    """Nobody comes, goes or is doubted: what is seen of the load is seen of all that are meant to carry it."""
+    out = (ReplicaState.QUARANTINED, ReplicaState.DOWN)
+    return all(one.state in UP or (one.state in out and _is_out(one, seen)) for one in seen.replicas())
+
+
+def _is_out(one: Standing, seen: Seen) -> bool:
+    drained = one.name in seen.wishes.drained
+    return drained or one.name in seen.wishes.condemned or one.state is ReplicaState.QUARANTINED

@@ -8,11 +8,14 @@ from collections.abc import Sequence
 from msgspec import Struct, structs
 
 from holdfast.domain.replica import ReplicaState
+from holdfast.domain.settings_overload import Scaling
 from holdfast.domain.site import ProcessView, Role
 from holdfast.domain.wish import Wishes
 
 HOST = "host"
-WILL_SERVE = (ReplicaState.SERVING, ReplicaState.STARTING, ReplicaState.SUSPECT)
+WILL_SERVE = (ReplicaState.SERVING, ReplicaState.WARM, ReplicaState.STARTING, ReplicaState.SUSPECT)
+REPLICAS_MAX = 64  # as in [replica] count
+_SETTLED = "the number of replicas is that of [replica] count"
 
 
 class Asked(Struct, frozen=True, kw_only=True):
@@ -48,7 +51,7 @@ def drain(wishes: Wishes, site: Sequence[ProcessView], target: str, why: str, fo
     if isinstance(names, Refused):
         return names
     fresh = tuple(name for name in names if name not in wishes.drained)
-    serving = [one.name for one in site if one.role is Role.REPLICA and one.state in WILL_SERVE]
+    serving = [one.name for one in site if one.role is Role.REPLICA and not one.model and one.state in WILL_SERVE]
     left = [name for name in serving if name not in names and name not in wishes.drained]
     if serving and not left and not force and fresh:
         many = "the last replica that serves" if len(names) == 1 else "all replicas that serve"
@@ -77,11 +80,32 @@ def undrain(wishes: Wishes, site: Sequence[ProcessView], target: str) -> Asked |
     return Asked(wishes=after, names=names, why=f"{', '.join(names)} may run again")
 
 
+def scale(wishes: Wishes, count: int | None, scaling: Scaling, force: bool = False) -> Asked | Refused:
+    """Wish that so many replicas serve, whatever the load; None gives the number back to the load or the settings."""
+    if count is None:
+        after = structs.replace(wishes, count=None)
+        return Asked(wishes=after, names=(), why="the number of replicas follows the load" if scaling.on else _SETTLED)
+    if not 0 <= count <= REPLICAS_MAX:
+        return Refused(why=f"{count} replicas: a site has 0 to {REPLICAS_MAX}")
+    if count == 0 and not force:
+        return Refused(why="no replica at all ends the service: say --force if that is meant, or holdfast down")
+    if scaling.on and not force and not scaling.min <= count <= scaling.max:
+        bounds = f"[scaling] allows {scaling.min} to {scaling.max}"
+        return Refused(why=f"{count} replicas: {bounds}. Change the settings, or say --force")
+    also = ", until: holdfast scale auto" if scaling.on else ""
+    return Asked(wishes=structs.replace(wishes, count=count), names=(), why=f"{count} replicas should serve{also}")
+
+
+def scaled(wishes: Wishes, count: int) -> Wishes:
+    """So many replicas does the load need, as the supervisor found."""
+    return structs.replace(wishes, scaled=count)
+
+
 def upgrade(
     wishes: Wishes, site: Sequence[ProcessView], replicas: bool = False, force: bool = False
 ) -> Asked | Refused:
     """Wish that everything older than now is replaced: supervisor, workers, control plane, and with `replicas` those too."""
-    here = [one for one in site if one.role is Role.REPLICA and one.name not in wishes.drained]
+    here = [one for one in site if one.role is Role.REPLICA and not one.model and one.name not in wishes.drained]
     if replicas and len(here) == 1 and not force:
         return Refused(
             why=f"{here[0].name} is the only replica: replacing it interrupts the service while another one loads. "
@@ -117,5 +141,6 @@ def condemn(wishes: Wishes, name: str, why: str) -> Wishes:
 
 
 def afresh(wishes: Wishes) -> Wishes:
-    """Nothing runs: there is nothing older to replace, and epochs count from 0 again. Drained replicas stay so."""
-    return structs.replace(wishes, epoch=0, replicas_epoch=0, finished_epoch=0, refused="")
+    """Nothing runs: there is nothing older to replace, epochs count from 0 again, and no load was seen. Drained replicas
+    stay so."""
+    return structs.replace(wishes, epoch=0, replicas_epoch=0, finished_epoch=0, refused="", scaled=0)

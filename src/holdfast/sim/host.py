@@ -65,7 +65,8 @@ class SimHost:
         if before is not None and before.alive:
             return self._sighting(before)
         self._pid += 1
-        replica = SimReplica(child.name, self.clock, boots=self._pid) if child.name.startswith(Role.REPLICA) else None
+        is_replica = child.name.startswith((Role.REPLICA, "smaller"))
+        replica = SimReplica(child.name, self.clock, boots=self._pid) if is_replica else None
         faulty = self.faulty.get(child.name)
         process = SimProcess(child.name, self._pid, self.clock.now() + self.load_s, replica, faulty)
         process.epoch = child.epoch

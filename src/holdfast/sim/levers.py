@@ -17,27 +17,43 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from holdfast.domain.ports import Produced
+from holdfast.domain.ports import Produced, Work
 from holdfast.domain.request import TokenLogprob
-from holdfast.sim.scripted import Script, ScriptedCore, _Attempt
+from holdfast.sim.scripted import Mishap, Script, ScriptedCore, _Attempt
 from holdfast.sim.tap import Tap
 
-LEVERS = ("state", "heal", "reset", "half-open", "error", "garbage", "slow", "wrong", "lie", "memory", "prefill")
+LEVERS = (
+    "state",
+    "heal",
+    "reset",
+    "half-open",
+    "error",
+    "errors",
+    "garbage",
+    "slow",
+    "wrong",
+    "lie",
+    "memory",
+    "prefill",
+)
 SPARED = "supervisor"  # a half-open connection is a fault of one path; the supervisor stands on the replica's own host
 MEMORY_LEFT_BYTES = 64 * 1024 * 1024  # what the process may still take before its limit
+FAULT_AFTER_TOKENS = 2
 _MOUTHFULS_BYTES = (4 * 1024 * 1024, 64 * 1024)
 _LINE_BYTES_MAX = 4096
 _ANSWER_S = 5.0
 
 
 class Pull(Struct, frozen=True, forbid_unknown_fields=True):
-    """One lever, pulled. `factor` is for slow; `seed` for garbage; `chunk_tokens` and `s_per_token` for prefill."""
+    """One lever, pulled. `factor` is for slow; `seed` for garbage; `chunk_tokens` and `s_per_token` for prefill; `share` is for
+    errors: of all attempts from now on, evenly spread, each after its first tokens."""
 
     lever: str
     factor: float = 5.0
     seed: int = 0
     chunk_tokens: int = 2048
     s_per_token: float = 0.0001
+    share: float = 0.0
 
 
 class State(Struct, frozen=True):
@@ -80,6 +96,8 @@ class LeveredCore(ScriptedCore):
                 at = self.tap.soil(pull.seed)
             case "error":
                 self._failing = True
+            case "errors":
+                self._share = pull.share
             case "slow":
                 self._factor = pull.factor
             case "wrong":
@@ -94,6 +112,14 @@ class LeveredCore(ScriptedCore):
                 return State(at, why=f"there is no lever {other!r}; there is: {', '.join(LEVERS)}")
         load = self.load()
         return State(at, load.running, load.queued, load.step, self.tap.connections)
+
+    def submit(self, ticket: int, work: Work) -> None:
+        """See the port."""
+        self._due += self._share
+        if self._due >= 1.0:
+            self._due -= 1.0
+            self.befall(Mishap("fault", FAULT_AFTER_TOKENS))
+        super().submit(ticket, work)
 
     def step(self) -> list[Produced]:
         """The scripted step, spoilt by whatever lever is pulled."""
@@ -113,6 +139,7 @@ class LeveredCore(ScriptedCore):
     def _heal(self) -> None:
         self.frozen = self._failing = self._wrong = self._hungry = False
         self._factor = 1.0
+        self._share = self._due = 0.0
 
     def _spoil(self, one: Produced) -> None:
         one.ids = [self._next.get(token, token) for token in one.ids]

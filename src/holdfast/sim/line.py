@@ -127,7 +127,9 @@ class SimLine:
             if not generation or attempt.seen.generation == generation:
                 self._forget(attempt)
                 attempt.clear()
-                attempt.put(EngineLost(why, planned=planned))
+                fault = EngineLost(why, planned=planned)
+                fault.fenced = True
+                attempt.put(fault)
 
     async def close(self) -> None:
         heard = self._down is None or not self._down.black

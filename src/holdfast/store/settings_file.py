@@ -48,7 +48,24 @@ def with_model(settings: Settings) -> Settings:
         raise BadSettings(
             f"the model that ships is not in this installation ({path}). Name a folder with [model] path."
         )
-    return structs.replace(settings, model=structs.replace(model, path=str(path), name=model.name or path.name))
+    named = structs.replace(settings, model=structs.replace(model, path=str(path), name=model.name or path.name))
+    return _with_smaller(named, needed) if settings.smaller.path else named
+
+
+def _with_smaller(settings: Settings, needed: list[str]) -> Settings:
+    smaller = settings.smaller
+    path = Path(smaller.path).expanduser().absolute()
+    missing = [name for name in needed if not (path / name).is_file()]
+    if missing:
+        raise BadSettings(
+            f"[smaller] path: {path} holds no {' and no '.join(missing)}. Name a folder in Hugging Face format."
+        )
+    name = smaller.name or path.name
+    if name == settings.model.name:
+        raise BadSettings(
+            f"[smaller] name: {name!r} is what [model] is called too. Give it a name of its own, so that answers can say it."
+        )
+    return structs.replace(settings, smaller=structs.replace(smaller, path=str(path), name=name))
 
 
 def _shipped() -> Path:

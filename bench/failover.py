@@ -183,7 +183,10 @@ async def measure(args: argparse.Namespace) -> list[Row]:
         32, -(-args.streams // max(1, args.replicas - 1)) + 16
     )  # those that are left must be able to hold all streams
     more: Sections = {"replica": {"slots": slots, "queue_max": 4 * slots, "context_tokens_max": 512}}
-    more["balance"] = {"affinity": False, "slow_start_s": 0.0}  # the next to be hurt is one that has just come back: not empty
+    more["balance"] = {
+        "affinity": False,
+        "slow_start_s": 0.0,
+    }  # the next to be hurt is one that has just come back: not empty
     if args.engine == "scripted":
         more["replica"]["token_ms"] = float(args.token_ms)
     clock = MonotonicClock()

@@ -115,7 +115,9 @@ class Place(Plant):
 
     def wiring(self, w: Wiring) -> Wiring:
         gate = w.gate
-        return replace(w, gate=_LeakyGate(gate.rules, gate.room, gate.clock, gate.tenants, gate.quota, gate.expectation))
+        return replace(
+            w, gate=_LeakyGate(gate.rules, gate.room, gate.clock, gate.tenants, gate.quota, gate.expectation)
+        )
 
 
 class _Hoarders(Turns):

@@ -77,7 +77,7 @@ def report_of(plan: Plan, tally: Tally, processes: int) -> Report:
     by_second = tally.seconds[int(plan.warm_s) :]
     middle = by_second[first:last]
     times = {name: tally.percentiles_ms(name) for name in TITLES}
-    curves = {
+    curves: dict[str, list[tuple[float, float]]] = {
         name: [(one, tally.times[name].get_value_at_percentile(one) / 1000) for one in CURVE]
         for name in ("ttft", "latency", "refusal")
         if name in tally.times

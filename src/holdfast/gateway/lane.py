@@ -120,15 +120,14 @@ class Turns:
 
     def _straight(self, generation: Generation) -> Picked | None:
         """The same choice as `_try`'s for the usual case, at a fraction of its cost: new work, few replicas, nothing odd about
-        any of them, and nobody has its prompt's beginning. None: it is another case."""
+        any of them, and nobody has its prompt's beginning, or there is nobody else. None: it is another case."""
         lines = self.lines
         room = lines.room
         if (
             self.lane.reading
             or self.quarantine.cases
             or generation.tried
-            or generation.session
-            or len(generation.prompt_ids) > BLOCK
+            or ((generation.session or len(generation.prompt_ids) > BLOCK) and len(lines.by_boot) > 1)
             or len(lines.by_boot) > FEW
             or generation.id in room.held
         ):

@@ -123,17 +123,10 @@ async def work(settings: Settings, parts: Parts, leave: asyncio.Event) -> None:
     await lines.follow(read_roster() or Roster())
     host, port = await door.serve(parts.listener or (settings.gateway.host, settings.gateway.port))
     parts.announce(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
-    running = [
-        watch.run(),
-        follower.run(),
-        vigil.run(),
-        ears.run(clock),
-        teller.run(),
-        *(one() for one in parts.beside),
-    ]
-    running += [degrader.run(), *(second.running if second is not None else ())]
-    if journal is not None:
-        running.append(journal.run())
+    running = [watch.run(), follower.run(), vigil.run(), ears.run(clock), teller.run(), degrader.run()]
+    running += [one() for one in parts.beside]
+    running += second.running if second is not None else ()
+    running += [journal.run()] if journal is not None else ()
     turning = [asyncio.create_task(one) for one in running]
     leaving = asyncio.create_task(leave.wait())
     try:

@@ -111,3 +111,14 @@ def test_nobody_is_refused_of_whose_requests_two_in_three_are_let_in(asked):
         assert throttle.asked("key", now, draw) is None
         if number % 3 != 2:
             throttle.accepted("key", now)
+
+
+def test_one_refusal_after_faded_welcomes_says_nothing():
+    throttle, now = Throttle(factor=2.0, window_s=6.0), 0.0
+    throttle.pressed(True, now)
+    for let_in in (True, True, False, True, True, False):
+        throttle.asked("key", now, 0.0)
+        if let_in:
+            throttle.accepted("key", now)
+    throttle.asked("key", 4.0, 0.0)
+    assert throttle.asked("key", 4.0, 0.0) is None

@@ -5,9 +5,10 @@ max(0, (requests - K * accepts) / (requests + 1)), counted per client over a win
 in K is let in never notices; one that sends ten times what it gets is brought down to K times that. Requests count when they
 come and accepts when they are let in, not when they end: counted at the end, every slow answer looks like a refusal.
 
-Three things are ours. Small clients are never throttled: below a request a second the share says nothing. Some of the requests
-always pass, so that what is refused can be found out to be welcome. And the window passes quickly while nobody waits: whom we
-have room for we don't refuse for yesterday's sake, and after an overload the formula alone would take minutes to forgive.
+Four things are ours. Small clients are never throttled: below a request a second the share says nothing. A single request that
+was not let in says nothing either: it is younger than those that were, which have faded more. Some of the requests always
+pass, so that what is refused can be found out to be welcome. And the window passes quickly while nobody waits: whom we have
+room for we don't refuse for yesterday's sake, and after an overload the formula alone would take minutes to forgive.
 Counts fade exponentially, with half the window as time constant, which gives them the mean age of a window.
 """
 
@@ -18,6 +19,7 @@ from msgspec import Struct
 
 KEYS_MAX = 10_000  # clients whose counts are kept; the one that was silent for longest is forgotten
 SMALL_PER_S = 1.0
+SINGLE = 1.001  # requests above K * accepts that may be one request, and the last digit of a float
 REFUSED_MAX = 0.95  # of a client's requests
 FORGIVEN_S = 2.0  # the window passes in so many seconds while nobody waits
 
@@ -73,7 +75,7 @@ class Throttle:
         self._fade(client)
         surplus = client.requests - self.factor * client.accepts
         client.requests += 1.0
-        if surplus <= 0 or client.requests <= SMALL_PER_S * self.window_s / 2:
+        if surplus <= SINGLE or client.requests <= SMALL_PER_S * self.window_s / 2:
             return None
         share = min(REFUSED_MAX, surplus / client.requests)
         if draw >= share:

@@ -27,21 +27,49 @@ class Tool(Struct, frozen=True):
 
 
 class Message(Struct, frozen=True):
-    """One turn. Roles: system, developer, user, assistant, tool. `prefix` on a last assistant turn: to be continued."""
+    """One turn. Roles: system, developer, user, assistant, tool. `prefix` on a last assistant turn: to be continued.
+
+    `reasoning`: what an assistant thought before it said this; formats that do not show it again drop it.
+    """
 
     role: str
     content: str = ""
     calls: tuple[ToolCall, ...] = ()
     call_id: str = ""
     prefix: bool = False
+    reasoning: str = ""
+
+
+class CallPart(Struct, frozen=True):
+    """A piece of a call that is still being written: number `index` of the answer; the name comes once, whole, first."""
+
+    index: int
+    name: str = ""
+    arguments: str = ""
 
 
 class Said(Struct):
-    """What a few ids said. Order within one: reasoning, then content, then calls."""
+    """What a few ids said. Order within one: reasoning, then content, then calls.
+
+    `parts` are the same calls as they come, for whoever reads them live: all parts of a call, joined, are the call.
+    """
 
     reasoning: str = ""
     content: str = ""
     calls: tuple[ToolCall, ...] = ()
+    parts: tuple[CallPart, ...] = ()
+
+
+class Form(Struct, frozen=True):
+    """What an answer must look like, once its reasoning (which is free) has ended.
+
+    Either `schema`: its content is JSON that the schema describes (an empty one: any object). Or `tools`: it calls at least one
+    of them, and nothing else; exactly one unless `many`. Arguments match the tool's parameters.
+    """
+
+    schema: dict[str, Any] | None = None
+    tools: tuple[Tool, ...] = ()
+    many: bool = True
 
 
 class ThinkingEnd(Struct, frozen=True):

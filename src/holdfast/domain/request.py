@@ -26,6 +26,7 @@ class Sampling(Struct, frozen=True, omit_defaults=True, array_like=True):
     logit_bias: tuple[tuple[int, float], ...] = ()
     logprobs: int = -1  # -1: none; n >= 0: the chosen token's and the n likeliest
     ignore_eos: bool = False
+    grammar: str = ""  # what the whole answer must match, as a Lark grammar over token ids and text; empty: anything
 
 
 class Generation(Struct, frozen=True, kw_only=True):

@@ -9,6 +9,7 @@ from holdfast.domain.request import Chunk, TokenLogprob
 from holdfast.gateway.marks import Rest, id_line
 from holdfast.gateway.order import Order
 from holdfast.gateway.reading import Reading
+from holdfast.gateway.refusals import Refusal
 
 _json = msgspec.json.Encoder().encode
 DONE = b"data: [DONE]\n\n"
@@ -60,31 +61,8 @@ def _calls_json(said: Said, order: Order, first: int | None) -> bytes:
     return _json(rows)
 
 
-def whole(order: Order, reading: Reading, said: Said, logprobs: bytes | None) -> bytes:
-    """A chat.completion object."""
-    content = b"null" if said.calls and not said.content else _json(said.content)
-    reasoning = b',"reasoning_content":' + _json(said.reasoning) if said.reasoning else b""
-    calls = b',"tool_calls":' + _calls_json(said, order, None) if said.calls else b""
-    return (
-        b'{"id":"chatcmpl-%b","object":"chat.completion","created":%d,"model":%b,"system_fingerprint":"%b",'
-        b'"choices":[{"index":0,"message":{"role":"assistant","content":%b%b%b},"logprobs":%b,"finish_reason":"%b"}],'
-        b'"usage":%b}'
-    ) % (
-        order.generation.id.encode(),
-        order.created,
-        _json(order.model),
-        fingerprint(order.card.digest).encode(),
-        content,
-        reasoning,
-        calls,
-        logprobs or b"null",
-        reading.finish_word(),
-        usage(order, reading),
-    )
-
-
-class Events:
-    """The server-sent events of one stream."""
+class ChatWriter:
+    """One chat completion, as events or whole."""
 
     __slots__ = ("_dialect", "_order", "_plain", "_prefix", "_suffix")
 
@@ -99,8 +77,8 @@ class Events:
         self._suffix = b',"finish_reason":null}]' + no_usage
         self._plain = b'},"logprobs":null' + self._suffix
 
-    def role(self) -> bytes:
-        """The first event."""
+    def begin(self) -> bytes:
+        """Whose turn it is."""
         return b"id: 0\n" + self._prefix + b'"role":"assistant","content":""' + self._plain
 
     def said(self, said: Said, reading: Reading) -> bytes:
@@ -146,3 +124,30 @@ class Events:
             head = self._prefix[: self._prefix.index(b'"choices"')]
             events += id_line(reading, "u") + head + b'"choices":[],"usage":' + usage(order, reading) + b"}\n\n"
         return events + b": holdfast moves=%d\n" % reading.moves + DONE
+
+    def cut(self, said: Refusal) -> bytes:
+        """The error as an event, for which OpenAI's clients raise it."""
+        return b"data: " + said.body + b"\n\n"
+
+    def whole(self, reading: Reading, said: Said, logprobs: bytes | None) -> bytes:
+        """A chat.completion object."""
+        order = self._order
+        content = b"null" if said.calls and not said.content else _json(said.content)
+        reasoning = b',"reasoning_content":' + _json(said.reasoning) if said.reasoning else b""
+        calls = b',"tool_calls":' + _calls_json(said, order, None) if said.calls else b""
+        return (
+            b'{"id":"chatcmpl-%b","object":"chat.completion","created":%d,"model":%b,"system_fingerprint":"%b",'
+            b'"choices":[{"index":0,"message":{"role":"assistant","content":%b%b%b},"logprobs":%b,"finish_reason":"%b"}],'
+            b'"usage":%b}'
+        ) % (
+            order.generation.id.encode(),
+            order.created,
+            _json(order.model),
+            fingerprint(order.card.digest).encode(),
+            content,
+            reasoning,
+            calls,
+            logprobs or b"null",
+            reading.finish_word(),
+            usage(order, reading),
+        )

@@ -28,6 +28,9 @@ class Order(Struct):
     created: int
     degraded: str = ""  # what was given up, as a header says it
     more: bytes = b""  # what its surface has kept of the request, for its writer
+    live: bool = False  # calls are written as they come, and not once they are whole
+    index: int = 0  # of several choices
+    name: str = ""  # the answer's, where it has several; else it is the generation's id
 
 
 class Note(Struct, frozen=True, array_like=True):
@@ -44,6 +47,8 @@ class Note(Struct, frozen=True, array_like=True):
     degraded: str = ""
     surface: str = "chat"  # whose shape it has
     more: bytes = b""
+    live: bool = False
+    choices: int = 1
 
 
 write_note = msgspec.msgpack.Encoder().encode

@@ -10,9 +10,10 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from holdfast.domain.dialect import Dialect, Said
+from holdfast.domain.dialect import Dialect, Parser, Said
 from holdfast.domain.request import Chunk
 from holdfast.gateway.marks import Rest
+from holdfast.gateway.needs import ModelCard, Needs
 from holdfast.gateway.openai_wire import Ask
 from holdfast.gateway.order import Order
 from holdfast.gateway.reading import Reading
@@ -51,12 +52,57 @@ class Writer(Protocol):
         ...
 
 
+class Prompt(Struct):
+    """What one answer is asked with. `grammar`: what the whole of it must match (domain.request.Sampling)."""
+
+    ids: list[int]
+    grammar: str = ""
+
+
+class Usage(Struct, frozen=True):
+    """What an answer has cost, over all of its choices."""
+
+    prompt_tokens: int
+    cached_tokens: int
+    tokens: int
+    reasoning_tokens: int
+    moves: int
+
+
+class ChoiceWriter(Protocol):
+    """One of several choices of an answer. They are written into one stream, or into one body, as they come."""
+
+    def begin(self) -> bytes: ...
+
+    def said(self, said: Said, reading: Reading) -> bytes: ...
+
+    def cut(self, said: Refusal) -> bytes: ...
+
+    def finished(self, reading: Reading) -> bytes:
+        """The event with which this choice ends."""
+        ...
+
+    def closing(self, usage: Usage) -> bytes:
+        """What stands at the end of the stream, once all choices have ended."""
+        ...
+
+    def choice(self, reading: Reading, said: Said, logprobs: bytes | None) -> bytes:
+        """This choice, as a whole."""
+        ...
+
+    def body(self, choices: list[bytes], usage: Usage) -> bytes:
+        """The whole answer."""
+        ...
+
+
 class Surface(Struct, frozen=True):
     """One API.
 
     name: kept beside the answer, so that another worker writes on in the same shape. read: the body as the chat request, checked;
     raises BadRequest. writer: for one answer. refuse: an error page in this API's shape; it is given OpenAI's.
-    keep: what the writer needs of the request beside what an Order has; it comes back as `Order.more`.
+    keep: what the writer needs of the request beside what an Order has; it comes back as `Order.more`. prompts: what is asked, where
+    that is not the messages; each is a choice of its own. parser: what reads the answer, where that is not the dialect's. choices:
+    the writer of one of several choices; None where an answer has one only.
     """
 
     name: str
@@ -65,3 +111,6 @@ class Surface(Struct, frozen=True):
     writer: Callable[[Order, Dialect], Writer]
     refuse: Callable[[Refusal], Refusal]
     keep: Callable[[Ask], bytes] | None = None
+    prompts: Callable[[Ask, Needs, ModelCard], list[Prompt]] | None = None
+    parser: Callable[[Dialect, list[int]], Parser] | None = None
+    choices: Callable[[Order, Dialect], ChoiceWriter] | None = None

@@ -19,6 +19,7 @@ CHAT = Surface(
     read=decode,
     writer=ChatWriter,
     refuse=as_it_is,
+    choices=ChatWriter,
 )
 SURFACES = (CHAT,)
 BY_PATH = {path: surface for surface in SURFACES for path in surface.paths}
@@ -29,8 +30,10 @@ def surface_of(note: Note) -> Surface:
     """Whose shape a kept answer has.
 
     Raises:
-        BadRequest: it was begun by a version that offers one more.
+        BadRequest: it was begun by a version that offers one more, or is one of several choices.
     """
+    if note.choices > 1:
+        raise BadRequest("An answer of several choices is not kept; ask anew.", code=GONE)
     surface = _BY_NAME.get(note.surface)
     if surface is None:
         raise BadRequest("This answer was begun by another version of Holdfast; ask again.", code=GONE)

@@ -83,6 +83,7 @@ class ResponsesWriter(Numbered):
         self._items: list[bytes] = []
         self._rows: list[TokenLogprob] = []  # of the open text
         self._waiting_rows: list[TokenLogprob] = []  # of tokens that have not become text yet
+        self._thought = 0  # tokens of reasoning so far
 
     def begin(self) -> bytes:
         """The Response as it stands."""
@@ -91,10 +92,12 @@ class ResponsesWriter(Numbered):
 
     def said(self, said: Said, reading: Reading) -> bytes:
         """Events for what one token said."""
-        if reading.logprobs:
+        thought = reading.parser.reasoning_tokens
+        if reading.logprobs and thought == self._thought:
             self._waiting_rows += reading.logprobs
+        self._thought = thought
         out = super().said(said, reading)
-        if said.reasoning or said.calls or self.block is Block.CALL:
+        if said.calls or self.block is Block.CALL:
             self._waiting_rows = []
         return out
 
@@ -142,9 +145,7 @@ class ResponsesWriter(Numbered):
             out += self._event(b"response.content_part.done", self._where() + b',"part":' + part)
         else:
             rows = self._rows_json(self._rows)
-            out = self._event(
-                b"response.output_text.done", b'%b,"text":%b,"logprobs":%b' % (self._where(), said, rows)
-            )
+            out = self._event(b"response.output_text.done", b'%b,"text":%b,"logprobs":%b' % (self._where(), said, rows))
             part = _json(text_part(text, rows))
             out += self._event(b"response.content_part.done", self._where() + b',"part":' + part)
         return out + self._event(b"response.output_item.done", b'"output_index":%d,"item":%b' % (self.index, item))

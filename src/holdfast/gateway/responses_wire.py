@@ -221,7 +221,9 @@ def _text(content: str | list[Piece], where: str) -> str:
     for i, piece in enumerate(content):
         text = piece.refusal if piece.type == "refusal" else piece.text if piece.type in TEXTS else None
         if text is None:
-            raise BadRequest(f"{where}[{i}] is of type {piece.type!r}; this model reads text parts only.", f"{where}[{i}]")
+            raise BadRequest(
+                f"{where}[{i}] is of type {piece.type!r}; this model reads text parts only.", f"{where}[{i}]"
+            )
         texts.append(text)
     return "\n".join(texts)
 
@@ -242,8 +244,8 @@ def _tools(said: Body) -> tuple[list[ToolOffered] | None, str | dict[str, Any] |
     if choice.type == "function":
         return tools or None, {"type": "function", "function": {"name": choice.name}}
     if choice.type == "allowed_tools":
-        names = {one.name for one in choice.tools or ()}
-        return [tool for tool in tools if tool.function.name in names] or None, choice.mode or "auto"
+        rows = [{"type": "function", "function": {"name": one.name}} for one in choice.tools or ()]
+        return tools or None, {"type": choice.type, "allowed_tools": {"mode": choice.mode or "auto", "tools": rows}}
     why = f"tool_choice of type {choice.type!r} is not offered; send auto, none, required, a function or allowed_tools."
     raise BadRequest(why, "tool_choice.type")
 
@@ -259,14 +261,24 @@ def _format(said: Body) -> ResponseFormat | None:
 def _echo(said: Body) -> bytes:
     """What the Response repeats of the request, as it was understood."""
     tools = [
-        {"type": "function", "name": t.name, "description": t.description, "parameters": t.parameters, "strict": t.strict}
+        {
+            "type": "function",
+            "name": t.name,
+            "description": t.description,
+            "parameters": t.parameters,
+            "strict": t.strict,
+        }
         for t in said.tools or ()
     ]
     form: dict[str, Any] = {"type": "text"}
     if said.text and said.text.format:
         form = {"type": said.text.format.type}
         if form["type"] == "json_schema":
-            form |= {"name": said.text.format.name, "schema": said.text.format.schema, "strict": said.text.format.strict}
+            form |= {
+                "name": said.text.format.name,
+                "schema": said.text.format.schema,
+                "strict": said.text.format.strict,
+            }
     choice = said.tool_choice
     if isinstance(choice, ChoiceSaid):
         choice_said: Any = {name: one for name, one in msgspec.structs.asdict(choice).items() if one is not None}

@@ -1,9 +1,12 @@
 """The surfaces that are offered, and their paths. Another one is a line here."""
 
 from holdfast.domain.fault import BadRequest
+from holdfast.gateway import anthropic_wire, responses_wire
+from holdfast.gateway.anthropic_events import AnthropicWriter, refuse
 from holdfast.gateway.openai_wire import decode
 from holdfast.gateway.order import GONE, Note
 from holdfast.gateway.refusals import Refusal
+from holdfast.gateway.responses_events import ResponsesWriter
 from holdfast.gateway.surface import Surface
 from holdfast.gateway.writing import ChatWriter
 
@@ -21,7 +24,25 @@ CHAT = Surface(
     refuse=as_it_is,
     choices=ChatWriter,
 )
-SURFACES = (CHAT,)
+RESPONSES = Surface(
+    name="responses",
+    paths=(b"/v1/responses", b"/responses"),
+    read=responses_wire.decode,
+    writer=ResponsesWriter,
+    refuse=as_it_is,
+    keep=responses_wire.keep,
+    singly=True,
+)
+ANTHROPIC = Surface(
+    name="anthropic",
+    paths=(b"/anthropic/v1/messages",),
+    read=anthropic_wire.decode,
+    writer=AnthropicWriter,
+    refuse=refuse,
+    prompts=anthropic_wire.prompts,
+    singly=True,
+)
+SURFACES = (CHAT, RESPONSES, ANTHROPIC)
 BY_PATH = {path: surface for surface in SURFACES for path in surface.paths}
 _BY_NAME = {surface.name: surface for surface in SURFACES}
 

@@ -1,4 +1,4 @@
-"""What a request asks with: which model answers and whether it thinks, the prompt's ids, and the grammar of an answer with a form."""
+"""What a request asks with: whether the model is to think, the prompt's ids, and the grammar of an answer that has a form."""
 
 from holdfast.domain.fault import BadRequest
 from holdfast.gateway.needs import ModelCard, Needs
@@ -50,8 +50,7 @@ def prompts_of(ask: Ask, needs: Needs, card: ModelCard) -> list[Prompt]:
     if least >= room:
         raise too_long(f"at least {least}", room)
     json_mode = form is not None and form.schema is not None
-    effort = EFFORTS.get(ask.reasoning_effort or "", "") if thinking else ""
-    ids = dialect.render(messages, tools, thinking, json_mode, effort)
+    ids = dialect.render(messages, tools, thinking, json_mode)
     if len(ids) >= room:
         raise too_long(str(len(ids)), room)
     return [Prompt(ids, dialect.grammar(ids, form) if form is not None else "")]

@@ -6,6 +6,7 @@ Text is tokenised stretch by stretch between markers, and markers are put in by 
 import json
 from pathlib import Path
 
+from holdfast.dialect.completion import plain_prompt
 from holdfast.dialect.parser import MarkerParser, Markers, begins_reasoning, thinking_end
 from holdfast.dialect.vocabulary import ForeignVocabulary, Vocabulary
 from holdfast.domain.dialect import Message, ThinkingEnd, Tool
@@ -13,6 +14,7 @@ from holdfast.domain.fault import BadRequest
 
 JSON_LINE = "Answer with one JSON object."
 END_THINK = "</think>"
+BOS = "<｜begin▁of▁sentence｜>"
 
 
 class PearlDialect:
@@ -22,7 +24,7 @@ class PearlDialect:
         self._vocabulary = Vocabulary(folder)
         find = self._vocabulary.markers.get
         names = (
-            "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", "<｜User｜>", "<｜Assistant｜>",
+            BOS, "<｜end▁of▁sentence｜>", "<｜User｜>", "<｜Assistant｜>",
             "<｜tool▁output▁begin｜>", "<｜tool▁output▁end｜>",
         )  # fmt: skip
         ids = [find(name, -1) for name in names]
@@ -54,7 +56,15 @@ class PearlDialect:
     def thinking_end(self, prompt_ids: list[int]) -> ThinkingEnd | None:
         return thinking_end(prompt_ids, self._markers, self._vocabulary)
 
-    def render(self, messages: list[Message], tools: list[Tool], thinking: bool, json_mode: bool) -> list[int]:
+    def encode(self, text: str) -> list[int]:
+        return self._vocabulary.encode(text)
+
+    def complete(self, prompt: str, suffix: str | None = None) -> list[int]:
+        return plain_prompt(self._vocabulary, BOS, prompt, suffix)
+
+    def render(
+        self, messages: list[Message], tools: list[Tool], thinking: bool, json_mode: bool, effort: str = ""
+    ) -> list[int]:
         """Prompt ids, ending where the model is to go on.
 
         Raises:

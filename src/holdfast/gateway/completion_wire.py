@@ -1,6 +1,6 @@
 """POST /v1/completions as OpenAI's and DeepSeek's clients write it: raw prompts, and a hole to be filled (`suffix`)."""
 
-from typing import Annotated, cast
+from typing import Annotated, Any, cast
 
 import msgspec
 from msgspec import Meta
@@ -63,7 +63,7 @@ def decode_completion(body: bytes) -> Completion:
     return ask
 
 
-def _same(said: CompletionBody) -> dict[str, object]:
+def _same(said: CompletionBody) -> dict[str, Any]:
     return {name: getattr(said, name) for name in _SAME}
 
 
@@ -78,8 +78,10 @@ def _prompts(said: str | list[str | int | list[int]]) -> list[str | list[int]]:
     if len(said) > CHOICES_MAX:
         raise BadRequest(f"prompt holds {len(said)} prompts; send at most {CHOICES_MAX} in a request.", "prompt")
     prompts = [one for one in said if not isinstance(one, int)]
-    if len(prompts) < len(said):
-        raise BadRequest("prompt mixes token ids with prompts; send one list of ids, or a list of prompts.", "prompt")
+    if len(prompts) < len(said) or len({type(one) for one in prompts}) > 1:
+        raise BadRequest(
+            "prompt mixes text and token ids; send one list of ids, or a list of prompts of one kind.", "prompt"
+        )
     return prompts
 
 

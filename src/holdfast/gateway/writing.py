@@ -1,5 +1,6 @@
 """An answer as OpenAI's JSON. Constant parts are bytes made once an answer; only text is escaped as it comes."""
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import msgspec
@@ -97,7 +98,7 @@ def _parts_delta(said: Said, order: Order) -> bytes:
     return _json(list(rows.values()))
 
 
-class OpenAIWriter:
+class OpenAIWriter(ABC):
     """An answer in OpenAI's JSON: what chat completions and raw ones have in common."""
 
     ID = b""
@@ -119,13 +120,13 @@ class OpenAIWriter:
         self._suffix = b',"finish_reason":null}]' + no_usage
         self._plain = self.CLOSE + b',"logprobs":null' + self._suffix
 
+    @abstractmethod
     def said(self, said: Said, reading: Reading) -> bytes:
         """Events for what a chunk said."""
-        raise NotImplementedError
 
+    @abstractmethod
     def choice(self, reading: Reading, said: Said, logprobs: bytes | None) -> bytes:
         """This choice, as a whole."""
-        raise NotImplementedError
 
     def rest(self, rest: Rest, chunk: Chunk, reading: Reading) -> bytes:
         """Events for what a chunk says and its reader still lacks."""
@@ -144,7 +145,9 @@ class OpenAIWriter:
         return events + b": holdfast moves=%d\n" % reading.moves + DONE
 
     def _finish(self, word: bytes) -> bytes:
-        return self._prefix + self.EMPTY + self._plain.replace(b'"finish_reason":null', b'"finish_reason":"' + word + b'"')
+        return (
+            self._prefix + self.EMPTY + self._plain.replace(b'"finish_reason":null', b'"finish_reason":"' + word + b'"')
+        )
 
     def _usage(self, told: bytes) -> bytes:
         return self._head + b'"choices":[],"usage":' + told + b"}\n\n"
@@ -162,8 +165,7 @@ class OpenAIWriter:
     def _body(self, choices: bytes, told: bytes) -> bytes:
         order = self._order
         return (
-            b'{"id":"%b%b","object":"%b","created":%d,"model":%b,"system_fingerprint":"%b",'
-            b'"choices":[%b],"usage":%b}'
+            b'{"id":"%b%b","object":"%b","created":%d,"model":%b,"system_fingerprint":"%b","choices":[%b],"usage":%b}'
         ) % (
             self.ID,
             (order.name or order.generation.id).encode(),

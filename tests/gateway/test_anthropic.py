@@ -1,4 +1,4 @@
-"""POST /anthropic/v1/messages through the door: what is understood, what comes back, what is refused, and what survives a loss."""
+"""POST /anthropic/v1/messages through the door: what is understood, what comes back, is refused, and survives a loss."""
 
 from typing import Any
 
@@ -15,7 +15,12 @@ from holdfast.gateway.openai_turns import turns
 from holdfast.sim.shelf import SimShelves
 
 PATH = "/anthropic/v1/messages"
-LOOK = {"name": "look", "description": "Looks.", "input_schema": {"type": "object"}, "cache_control": {"type": "ephemeral"}}
+LOOK = {
+    "name": "look",
+    "description": "Looks.",
+    "input_schema": {"type": "object"},
+    "cache_control": {"type": "ephemeral"},
+}
 THINKING = {"type": "enabled", "budget_tokens": 1024}
 
 
@@ -139,14 +144,22 @@ def test_blocks_become_turns() -> None:
                 "role": "user",
                 "content": [
                     {"type": "tool_result", "tool_use_id": "t1", "content": "one"},
-                    {"type": "tool_result", "tool_use_id": "t2", "content": [{"type": "text", "text": "two"}], "is_error": True},
+                    {
+                        "type": "tool_result",
+                        "tool_use_id": "t2",
+                        "content": [{"type": "text", "text": "two"}],
+                        "is_error": True,
+                    },
                     {"type": "text", "text": "f"},
                 ],
             },
             {"role": "assistant", "content": "g"},
         ],
-    )  # fmt: skip
-    told = [(m.role, m.content, m.reasoning, [(c.id, c.arguments) for c in m.calls], m.call_id, m.prefix) for m in turns(said)]
+    )
+    told = [
+        (m.role, m.content, m.reasoning, [(c.id, c.arguments) for c in m.calls], m.call_id, m.prefix)
+        for m in turns(said)
+    ]
     assert told == [
         ("system", "a\nb", "", [], "", False),
         ("user", "c\nd", "", [], "", False),
@@ -180,21 +193,46 @@ IMAGE = {"type": "image", "source": {"type": "base64", "media_type": "image/png"
     [
         ({"max_tokens": None}, "max_tokens", "Expected `int`"),
         ({"messages": []}, "messages", "length >= 1"),
-        ({"messages": [{"role": "user", "content": [IMAGE]}]}, "messages[0].content[0]", "'image'; this model reads text and tool_result"),
-        ({"messages": [{"role": "user", "content": [{"type": "tool_result"}]}]}, "messages[0].content[0].tool_use_id", "needs a tool_use_id"),
         (
-            {"messages": [{"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t", "content": [IMAGE]}]}]},
-            "messages[0].content[0].content[0]", "'image'",
+            {"messages": [{"role": "user", "content": [IMAGE]}]},
+            "messages[0].content[0]",
+            "'image'; this model reads text and tool_result",
         ),
-        ({"messages": [{"role": "assistant", "content": [{"type": "redacted_thinking", "data": "x"}]}]}, "messages[0].content[0]", "'redacted_thinking'"),
-        ({"messages": [{"role": "assistant", "content": [{"type": "tool_use"}]}]}, "messages[0].content[0]", "needs an id, a name"),
-        ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "tools[0].type", "nothing runs here; offer a tool of your own"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "tool_result"}]}]},
+            "messages[0].content[0].tool_use_id",
+            "needs a tool_use_id",
+        ),
+        (
+            {
+                "messages": [
+                    {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t", "content": [IMAGE]}]}
+                ]
+            },
+            "messages[0].content[0].content[0]",
+            "'image'",
+        ),
+        (
+            {"messages": [{"role": "assistant", "content": [{"type": "redacted_thinking", "data": "x"}]}]},
+            "messages[0].content[0]",
+            "'redacted_thinking'",
+        ),
+        (
+            {"messages": [{"role": "assistant", "content": [{"type": "tool_use"}]}]},
+            "messages[0].content[0]",
+            "needs an id, a name",
+        ),
+        (
+            {"tools": [{"type": "web_search_20250305", "name": "web_search"}]},
+            "tools[0].type",
+            "nothing runs here; offer a tool of your own",
+        ),
         ({"tools": [{"input_schema": {}}]}, "tools[0].name", "is required"),
         ({"tool_choice": {"type": "some"}}, "tool_choice.type", "some"),
         ({"temperature": 3}, "temperature", "<= 2"),
         ({"metadata": {"user_id": "x" * 600}}, "user_id", "512 bytes"),
     ],
-)  # fmt: skip
+)
 def test_what_is_not_offered_is_refused_by_name_with_the_fix(fields: dict[str, Any], param: str, why: str) -> None:
     with pytest.raises(BadRequest) as refused:
         read(**fields)
@@ -233,7 +271,11 @@ def test_an_answer_that_breaks_off_ends_with_an_error_event() -> None:
 
 
 def test_the_key_may_come_as_x_api_key() -> None:
-    for head in ({"x_api_key": "k1"}, {"authorization": "Bearer k1"}, {"authorization": "Bearer k1", "x_api_key": "k2"}):
+    for head in (
+        {"x_api_key": "k1"},
+        {"authorization": "Bearer k1"},
+        {"authorization": "Bearer k1", "x_api_key": "k2"},
+    ):
         says = Says()
         assert ask(says, {**head, "anthropic_version": "2023-06-01"}).status == 200
         assert says.asked[0].key == "k1"
@@ -254,7 +296,7 @@ def test_another_worker_goes_on_in_the_same_shape_wherever_the_connection_was_lo
             shelves.die(one.shelf)
             whole = (await other.ask(f"/v1/streams/msg_{name}")).body
             assert whole.startswith(b"".join(events))
-            last = [line[4:] for line in events[-1].split(b"\n") if line.startswith(b"id: ")][0].decode()
+            last = next(line[4:] for line in events[-1].split(b"\n") if line.startswith(b"id: ")).decode()
             rest = await other.ask(f"/v1/streams/{name}", last_event_id=last)
             assert b"".join(events) + rest.body == whole
 

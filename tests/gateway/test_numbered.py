@@ -57,12 +57,12 @@ def data_of(block: bytes) -> Any:
 
 
 @settings(max_examples=300, deadline=None)
-@given(WRITERS, ANSWERS, CUTS, CUTS, st.tuples(st.booleans(), st.booleans()), st.data())
+@given(WRITERS, ANSWERS, st.tuples(CUTS, CUTS), st.tuples(st.booleans(), st.booleans()), st.data())
 def test_the_rest_after_any_event_is_byte_for_byte_what_was_lost(
-    kind: Any, answer: Answer, cuts: list[int], other_cuts: list[int], alones: tuple[bool, bool], data: st.DataObject
+    kind: Any, answer: Answer, cuts: tuple[list[int], list[int]], alones: tuple[bool, bool], data: st.DataObject
 ) -> None:
-    blocks = told(kind, answer, answer.chunks(cuts, alones[0]), None)
-    again = answer.chunks(other_cuts, alones[1])
+    blocks = told(kind, answer, answer.chunks(cuts[0], alones[0]), None)
+    again = answer.chunks(cuts[1], alones[1])
     assert told(kind, answer, again, None) == blocks
     assert [int(name_of(block).partition(b".")[2]) for block in blocks] == list(range(1, len(blocks) + 1))
     cut = data.draw(st.integers(1, len(blocks)), "cut")

@@ -163,9 +163,18 @@ def test_items_become_turns_and_what_the_assistant_did_in_a_row_is_one() -> None
         instructions="Be kind.",
         input=[
             {"role": "developer", "content": "Short."},
-            {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "a"}, {"type": "input_text", "text": "b"}]},
+            {
+                "type": "message",
+                "role": "user",
+                "content": [{"type": "input_text", "text": "a"}, {"type": "input_text", "text": "b"}],
+            },
             {"type": "reasoning", "id": "rs_1", "summary": [], "content": [{"type": "reasoning_text", "text": "hm"}]},
-            {"type": "message", "id": "m", "role": "assistant", "content": [{"type": "output_text", "text": "c", "annotations": []}]},
+            {
+                "type": "message",
+                "id": "m",
+                "role": "assistant",
+                "content": [{"type": "output_text", "text": "c", "annotations": []}],
+            },
             {"type": "function_call", "id": "fc", "call_id": "c1", "name": "look", "arguments": "{}"},
             {"type": "function_call", "call_id": "c2", "name": "look", "arguments": '{"q":1}'},
             {"type": "function_call_output", "call_id": "c1", "output": "one"},
@@ -173,7 +182,7 @@ def test_items_become_turns_and_what_the_assistant_did_in_a_row_is_one() -> None
             {"role": "assistant", "content": "d"},
             {"role": "user", "content": "e"},
         ],
-    )  # fmt: skip
+    )
     told = [(m.role, m.content, m.reasoning, [(c.id, c.arguments) for c in m.calls], m.call_id) for m in turns(said)]
     assert told == [
         ("system", "Be kind.", "", [], ""),
@@ -197,7 +206,10 @@ def test_options_go_where_the_chat_request_has_them() -> None:
     assert (said.parallel_tool_calls, said.seed, said.reasoning_effort, said.top_p) == (False, 3, "low", 0.5)
     assert said.response_format.json_schema.schema == {"type": "object"}
     assert said.user == "u"
-    some = read(tools=[LOOK], tool_choice={"type": "allowed_tools", "mode": "required", "tools": [{"type": "function", "name": "look"}]})
+    some = read(
+        tools=[LOOK],
+        tool_choice={"type": "allowed_tools", "mode": "required", "tools": [{"type": "function", "name": "look"}]},
+    )
     assert some.tool_choice["allowed_tools"]["mode"] == "required"
 
 
@@ -215,12 +227,16 @@ def test_options_go_where_the_chat_request_has_them() -> None:
         ({"input": [{"type": "function_call", "name": "look"}]}, "input[0]", "needs a name, a call_id and arguments"),
         ({"input": [{"type": "function_call_output"}]}, "input[0]", "needs a call_id and an output"),
         ({"input": [{"content": "x"}]}, "input[0]", "needs a role and content"),
-        ({"input": [{"role": "user", "content": [{"type": "input_image"}]}]}, "input[0].content[0]", "reads text parts only"),
+        (
+            {"input": [{"role": "user", "content": [{"type": "input_image"}]}]},
+            "input[0].content[0]",
+            "reads text parts only",
+        ),
         ({"input": []}, "input", "length >= 1"),
         ({"max_output_tokens": 0}, "max_output_tokens", ">= 1"),
         ({"reasoning": {"effort": "enormous"}}, "reasoning.effort", "enormous"),
     ],
-)  # fmt: skip
+)
 def test_what_is_not_offered_is_refused_by_name_with_the_fix(fields: dict[str, Any], param: str, why: str) -> None:
     with pytest.raises(BadRequest) as refused:
         read(**fields)
@@ -260,7 +276,7 @@ def test_another_worker_goes_on_in_the_same_shape_wherever_the_connection_was_lo
             shelves.die(one.shelf)
             whole = (await other.ask(f"/v1/streams/resp_{name}")).body
             assert whole.startswith(b"".join(events))
-            last = [line[4:] for line in events[-1].split(b"\n") if line.startswith(b"id: ")][0].decode()
+            last = next(line[4:] for line in events[-1].split(b"\n") if line.startswith(b"id: ")).decode()
             rest = await other.ask(f"/v1/streams/{name}", last_event_id=last)
             assert b"".join(events) + rest.body == whole
             assert msgspec.json.decode(whole.rpartition(b"data: ")[2])["response"]["tools"][0]["name"] == "look"

@@ -132,6 +132,6 @@ def code_of(body: bytes) -> str:
     """The code in an error body, or in a Response that has failed; empty when it is none."""
     try:
         said = json.loads(body)
-        return str((said["response"] if "response" in said else said)["error"]["code"])
-    except (ValueError, LookupError, TypeError):
+        return str(said.get("response", said)["error"]["code"])
+    except (ValueError, LookupError, TypeError, AttributeError):
         return ""

@@ -6,6 +6,7 @@ Text is tokenised stretch by stretch between markers, and markers are put in by 
 import json
 from pathlib import Path
 
+from holdfast.dialect.completion import plain_prompt
 from holdfast.dialect.grammar import Grammars, bare
 from holdfast.dialect.parser import MarkerParser, Markers, begins_reasoning, thinking_end
 from holdfast.dialect.vocabulary import ForeignVocabulary, Vocabulary
@@ -14,6 +15,7 @@ from holdfast.domain.fault import BadRequest
 
 JSON_LINE = "Answer with one JSON object."
 END_THINK = "</think>"
+BOS = "<｜begin▁of▁sentence｜>"
 
 
 class PearlDialect:
@@ -23,7 +25,7 @@ class PearlDialect:
         self._vocabulary = Vocabulary(folder)
         find = self._vocabulary.markers.get
         names = (
-            "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", "<｜User｜>", "<｜Assistant｜>",
+            BOS, "<｜end▁of▁sentence｜>", "<｜User｜>", "<｜Assistant｜>",
             "<｜tool▁output▁begin｜>", "<｜tool▁output▁end｜>",
         )  # fmt: skip
         ids = [find(name, -1) for name in names]
@@ -59,7 +61,15 @@ class PearlDialect:
     def grammar(self, prompt_ids: list[int], form: Form) -> str:
         return self._grammars.write(prompt_ids, form)
 
-    def render(self, messages: list[Message], tools: list[Tool], thinking: bool, json_mode: bool) -> list[int]:
+    def encode(self, text: str) -> list[int]:
+        return self._vocabulary.encode(text)
+
+    def complete(self, prompt: str, suffix: str | None = None) -> list[int]:
+        return plain_prompt(self._vocabulary, BOS, prompt, suffix)
+
+    def render(
+        self, messages: list[Message], tools: list[Tool], thinking: bool, json_mode: bool, effort: str = ""
+    ) -> list[int]:
         """Prompt ids, ending where the model is to go on.
 
         Raises:

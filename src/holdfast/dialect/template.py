@@ -14,6 +14,7 @@ import jinja2
 from jinja2.ext import loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from holdfast.dialect.completion import plain_prompt
 from holdfast.dialect.grammar import Grammars, bare, fenced
 from holdfast.dialect.parser import MarkerParser, Markers, begins_reasoning, thinking_end
 from holdfast.dialect.vocabulary import Vocabulary
@@ -67,7 +68,15 @@ class TemplateDialect:
     def grammar(self, prompt_ids: list[int], form: Form) -> str:
         return self._grammars.write(prompt_ids, form)
 
-    def render(self, messages: list[Message], tools: list[Tool], thinking: bool, json_mode: bool) -> list[int]:
+    def encode(self, text: str) -> list[int]:
+        return self._vocabulary.encode(text)
+
+    def complete(self, prompt: str, suffix: str | None = None) -> list[int]:
+        return plain_prompt(self._vocabulary, self._words["bos_token"], prompt, suffix)
+
+    def render(
+        self, messages: list[Message], tools: list[Tool], thinking: bool, json_mode: bool, effort: str = ""
+    ) -> list[int]:
         """Prompt ids by the folder's template.
 
         Raises:

@@ -1,7 +1,7 @@
 """The request as Anthropic's clients write it, typed, and its translation into the chat request.
 
 DeepSeek's own endpoint of this shape is the model for what is understood, and for what is left alone: `cache_control`, citations,
-`is_error`, `container`, `mcp_servers`, `service_tier`, beta headers. What would change the answer and can't be had is refused by name.
+`is_error`, `container`, `mcp_servers`, `service_tier`, beta headers. What else would change the answer is refused by name.
 """
 
 import json
@@ -134,7 +134,7 @@ def decode(body: bytes) -> Ask:
     Raises:
         BadRequest: not JSON, a field of the wrong type or out of range, or a feature that is not offered.
     """
-    said = read(_BODY, body)
+    said = read(_BODY, body, {})
     ask = translated(said)
     ask.max_tokens, ask.stream, ask.stop, ask.seed = said.max_tokens, said.stream, said.stop_sequences, said.seed
     ask.temperature, ask.top_p, ask.top_k = said.temperature, said.top_p, said.top_k
@@ -144,7 +144,7 @@ def decode(body: bytes) -> Ask:
 
 def decode_count(body: bytes) -> Ask:
     """The same for a request that only wants its tokens counted. Raises BadRequest."""
-    return checked(translated(read(_COUNT, body)))
+    return checked(translated(read(_COUNT, body, {})))
 
 
 def prompts(ask: Ask, needs: Needs, card: ModelCard) -> list[Prompt]:

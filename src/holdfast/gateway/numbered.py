@@ -148,7 +148,7 @@ class Numbered(ABC):
 
 
 def parts_of(said: Said, calls: int, told: int) -> list[CallPart]:
-    """Calls that were handed over whole, each as one part. `calls`: how many the answer has by now; `told`: were told in parts."""
+    """Calls that were handed over whole, each as one part. `calls`: how many the answer has; `told`: were told in parts."""
     first = calls - len(said.calls)
     parts = [CallPart(first + i, call.name, call.arguments) for i, call in enumerate(said.calls)]
     return [part for part in parts if part.index >= told]

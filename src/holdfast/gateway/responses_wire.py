@@ -132,7 +132,7 @@ def decode(body: bytes) -> Ask:
     Raises:
         BadRequest: not JSON, a field of the wrong type or out of range, or a feature that is not offered.
     """
-    said = read(_BODY, body)
+    said = read(_BODY, body, {})
     for field, why in STORED.items():
         if getattr(said, field):
             raise BadRequest(why, field)

@@ -23,7 +23,7 @@ from holdfast.gateway.refusals import Refusal, refusal_for
 from holdfast.gateway.surfaces import as_it_is, surface_of
 
 NAME_BYTES_MAX = 128
-_PREFIX = re.compile(r"^[a-z]+[-_]")  # that a surface puts in front of an answer's name: chatcmpl-, resp_, msg_
+_PREFIX = re.compile(r"^[a-z]+[-_]")  # that a surface puts in front of an answer's name: chatcmpl-, cmpl-, resp_, msg_
 
 
 class Resumed:

@@ -55,7 +55,7 @@ class Writer(Protocol):
 class Prompt(Struct):
     """What one answer is asked with.
 
-    grammar: what the whole of it must match (domain.request.Sampling). thinking_max: tokens of reasoning that it may have; 0: any.
+    grammar: what the whole of it must match (domain.request.Sampling). thinking_max: the most tokens of reasoning; 0: any.
     """
 
     ids: list[int]
@@ -102,11 +102,11 @@ class ChoiceWriter(Protocol):
 class Surface(Struct, frozen=True):
     """One API.
 
-    name: kept beside the answer, so that another worker writes on in the same shape. read: the body as the chat request, checked;
-    raises BadRequest. writer: for one answer. refuse: an error page in this API's shape; it is given OpenAI's.
-    keep: what the writer needs of the request beside what an Order has; it comes back as `Order.more`. prompts: what is asked, where
-    that is not the messages; each is a choice of its own. parser: what reads the answer, where that is not the dialect's. choices:
-    the writer of one of several choices; None where an answer has one only. singly: its writer reads one token at a time.
+    name: kept beside the answer, so that another worker writes on in the same shape. read: the body as the chat request,
+    checked; raises BadRequest. writer: for one answer. refuse: an error page in this API's shape; it is given OpenAI's.
+    keep: what the writer needs of the request beside what an Order has; it comes back as `Order.more`. prompts: what is asked,
+    where that is not the messages; each is a choice of its own. parser: what reads the answer, where that is not the dialect's.
+    choices: the writer of one of several choices; None where an answer has one only. singly: its writer takes tokens one by one.
     """
 
     name: str

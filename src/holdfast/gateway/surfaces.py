@@ -3,8 +3,11 @@
 from holdfast.domain.fault import BadRequest
 from holdfast.gateway import anthropic_wire, responses_wire
 from holdfast.gateway.anthropic_events import AnthropicWriter, refuse
+from holdfast.gateway.completion_wire import completion_prompts, decode_completion, keep_echo
+from holdfast.gateway.completion_writing import CompletionWriter
 from holdfast.gateway.openai_wire import decode
 from holdfast.gateway.order import GONE, Note
+from holdfast.gateway.plain import Plain
 from holdfast.gateway.refusals import Refusal
 from holdfast.gateway.responses_events import ResponsesWriter
 from holdfast.gateway.surface import Surface
@@ -24,6 +27,17 @@ CHAT = Surface(
     refuse=as_it_is,
     choices=ChatWriter,
 )
+COMPLETIONS = Surface(
+    name="completions",
+    paths=(b"/v1/completions", b"/completions", b"/beta/completions"),
+    read=decode_completion,
+    writer=CompletionWriter,
+    refuse=as_it_is,
+    keep=keep_echo,
+    prompts=completion_prompts,
+    parser=Plain,
+    choices=CompletionWriter,
+)
 RESPONSES = Surface(
     name="responses",
     paths=(b"/v1/responses", b"/responses"),
@@ -42,7 +56,7 @@ ANTHROPIC = Surface(
     prompts=anthropic_wire.prompts,
     singly=True,
 )
-SURFACES = (CHAT, RESPONSES, ANTHROPIC)
+SURFACES = (CHAT, COMPLETIONS, RESPONSES, ANTHROPIC)
 BY_PATH = {path: surface for surface in SURFACES for path in surface.paths}
 _BY_NAME = {surface.name: surface for surface in SURFACES}
 

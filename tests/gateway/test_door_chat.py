@@ -281,11 +281,6 @@ def test_a_fault_in_a_stream_is_an_error_event_and_no_done() -> None:
         ({"messages": [{"role": "user"}]}, "messages[0].content", "needs text"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages[0].content[0]", "text parts"),
         ({"messages": [{"role": "assistant", "content": "x"}]}, "messages", "must end"),
-        (
-            {"tools": [{"type": "function", "function": {"name": "f"}}], "tool_choice": "required"},
-            "tool_choice",
-            "auto",
-        ),
     ],
 )
 def test_a_wrong_field_is_named_with_its_fix(change: dict[str, Any], param: str, words: str) -> None:

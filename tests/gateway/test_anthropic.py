@@ -230,7 +230,9 @@ IMAGE = {"type": "image", "source": {"type": "base64", "media_type": "image/png"
         ({"tools": [{"input_schema": {}}]}, "tools[0].name", "is required"),
         ({"tool_choice": {"type": "some"}}, "tool_choice.type", "some"),
         ({"temperature": 3}, "temperature", "<= 2"),
-        ({"metadata": {"user_id": "x" * 600}}, "user_id", "512 bytes"),
+        ({"metadata": {"user_id": "x" * 600}}, "metadata.user_id", "length <= 512"),
+        ({"stop_sequences": ["x"] * 17}, "stop_sequences", "length <= 16"),
+        ({"stop_sequences": [""]}, "stop_sequences[0]", "length >= 1"),
     ],
 )
 def test_what_is_not_offered_is_refused_by_name_with_the_fix(fields: dict[str, Any], param: str, why: str) -> None:

@@ -220,6 +220,7 @@ def test_options_go_where_the_chat_request_has_them() -> None:
         ({"conversation": "conv_1"}, "conversation", "nothing is stored here"),
         ({"background": True}, "background", "given while you wait"),
         ({"prompt": {"id": "p"}}, "prompt", "no templates are stored"),
+        ({"text": {"format": {"type": "json_schema", "name": "n"}}}, "text.format.schema", "is required"),
         ({"tools": [{"type": "web_search"}]}, "tools[0].type", "'web_search', and nothing runs here; offer a function"),
         ({"tools": [{"type": "function"}]}, "tools[0].name", "is required"),
         ({"tool_choice": {"type": "mcp"}}, "tool_choice.type", "is not offered"),
@@ -247,6 +248,12 @@ def test_errors_are_pages_in_openais_shape() -> None:
     answer = ask(Says(), model="gpt-9")
     assert (answer.status, answer.error["code"], answer.error["param"]) == (404, "model_not_found", "model")
     assert ask(Says(), input=None).error["param"] == "input"
+    long = ask(Says(), input="word " * 2000)
+    assert (long.error["code"], long.error["param"]) == ("context_length_exceeded", "input")
+    unanswerable = ask(Says(), input=[{"type": "function_call", "call_id": "c", "name": "look", "arguments": "{}"}])
+    assert (unanswerable.status, unanswerable.error["param"]) == (400, "input")
+    no_tools = ask(Says(), tool_choice="required")
+    assert (no_tools.status, no_tools.error["param"]) == (400, "tool_choice")
 
 
 async def broken(one: Desk, stops: Goes, sent: Any, path: str) -> tuple[str, list[bytes]]:

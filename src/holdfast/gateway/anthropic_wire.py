@@ -14,6 +14,9 @@ from holdfast.domain.fault import BadRequest
 from holdfast.gateway.anthropic_events import INVALID
 from holdfast.gateway.needs import ModelCard, Needs
 from holdfast.gateway.openai_wire import (
+    STOP_CHARS_MAX,
+    STOPS_MAX,
+    USER_BYTES_MAX,
     Ask,
     CallSaid,
     Count,
@@ -32,6 +35,7 @@ from holdfast.gateway.openai_wire import (
 from holdfast.gateway.prompting import prompts_of
 from holdfast.gateway.surface import Prompt
 
+StopSaid = Annotated[str, Meta(min_length=1, max_length=STOP_CHARS_MAX)]
 THEIRS = "claude"  # names of Anthropic's models, in programs that can't be told another one: the site's own answers
 
 
@@ -90,7 +94,7 @@ class OutputSaid(Struct):
 
 
 class MetadataSaid(Struct):
-    user_id: str | None = None
+    user_id: Annotated[str, Meta(max_length=USER_BYTES_MAX)] | None = None
 
 
 class CountBody(Struct, kw_only=True):
@@ -109,7 +113,7 @@ class Body(CountBody, kw_only=True):
     """The body of POST /anthropic/v1/messages, as far as it is understood here."""
 
     max_tokens: Count
-    stop_sequences: list[Annotated[str, Meta(min_length=1)]] | None = None
+    stop_sequences: Annotated[list[StopSaid], Meta(max_length=STOPS_MAX)] | None = None
     stream: bool | None = None
     temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
     top_p: Annotated[float, Meta(gt=0, le=1)] | None = None

@@ -10,7 +10,9 @@ import msgspec
 from msgspec import Meta, Struct
 
 from holdfast.domain.fault import BadRequest
+from holdfast.gateway.needs import ModelCard, Needs
 from holdfast.gateway.openai_wire import (
+    USER_BYTES_MAX,
     Ask,
     CallSaid,
     Count,
@@ -25,9 +27,13 @@ from holdfast.gateway.openai_wire import (
     checked,
     read,
 )
+from holdfast.gateway.prompting import prompts_of
+from holdfast.gateway.surface import Prompt
 
+Name = Annotated[str, Meta(max_length=USER_BYTES_MAX)]
 LOGPROBS = "message.output_text.logprobs"
 TEXTS = ("input_text", "output_text", "text", "reasoning_text", "summary_text")
+OURS = {"messages": "input", "response_format.json_schema": "text.format", "response_format": "text.format"}
 STORED = {
     "background": "background is not offered: an answer is given while you wait; leave it out.",
     "conversation": "conversation is not offered: nothing is stored here; send all of it as input.",
@@ -108,13 +114,13 @@ class Body(Struct, kw_only=True):
     stream: bool | None = None
     seed: int | None = None
     metadata: Annotated[dict[str, str], Meta(max_length=16)] | None = None
-    user: str | None = None
-    prompt_cache_key: str | None = None
-    # refused where they ask for anything; see STORED
+    user: Name | None = None
+    prompt_cache_key: Name | None = None
+    # refused; see STORED
     background: bool | None = None
-    conversation: Any = None
-    previous_response_id: str | None = None
-    prompt: Any = None
+    conversation: None = None
+    previous_response_id: None = None
+    prompt: None = None
 
 
 class ResponsesAsk(Ask):
@@ -132,10 +138,9 @@ def decode(body: bytes) -> Ask:
     Raises:
         BadRequest: not JSON, a field of the wrong type or out of range, or a feature that is not offered.
     """
-    said = read(_BODY, body, {})
-    for field, why in STORED.items():
-        if getattr(said, field):
-            raise BadRequest(why, field)
+    said = read(_BODY, body, STORED)
+    if said.background:
+        raise BadRequest(STORED["background"], "background")
     first = [Turn("system", said.instructions)] if said.instructions else []
     turns = [Turn("user", said.input)] if isinstance(said.input, str) else turns_of(said.input)
     with_rows = LOGPROBS in (said.include or ())
@@ -160,6 +165,23 @@ def decode(body: bytes) -> Ask:
         echo=_echo(said),
     )
     return checked(ask)
+
+
+def prompts(ask: Ask, needs: Needs, card: ModelCard) -> list[Prompt]:
+    """What is asked.
+
+    Raises:
+        BadRequest: it can't be, in the words of this API.
+    """
+    try:
+        return prompts_of(ask, needs, card)
+    except BadRequest as fault:
+        param = fault.param or ""
+        for theirs, ours in OURS.items():
+            param = param.replace(theirs, ours)
+        raise BadRequest(
+            fault.why.replace("response_format", OURS["response_format"]), param or None, fault.code
+        ) from None
 
 
 def keep(ask: Ask) -> bytes:
@@ -254,6 +276,8 @@ def _format(said: Body) -> ResponseFormat | None:
     form = said.text.format if said.text else None
     if form is None:
         return None
+    if form.type == "json_schema" and form.schema is None:
+        raise BadRequest("text.format.schema is required with json_schema; send it.", "text.format.schema")
     schema = SchemaSaid(form.name, form.schema, form.strict) if form.type == "json_schema" else None
     return ResponseFormat(form.type, schema)
 

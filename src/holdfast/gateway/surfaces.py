@@ -45,6 +45,7 @@ RESPONSES = Surface(
     writer=ResponsesWriter,
     refuse=as_it_is,
     keep=responses_wire.keep,
+    prompts=responses_wire.prompts,
     singly=True,
 )
 ANTHROPIC = Surface(

@@ -99,6 +99,11 @@ class Numbered(ABC):
     def said(self, said: Said, reading: Reading) -> bytes:
         """Events for what one token said."""
         self._tokens = reading.tokens
+        if self.block is Block.TEXT and not (said.reasoning or said.parts or said.calls):  # by far the commonest
+            if not said.content:
+                return b""
+            self._texts.append(said.content)
+            return self.grown(said.content, reading)
         out = b""
         if said.reasoning:
             out += self._add(Block.REASONING, said.reasoning, reading)

@@ -84,6 +84,7 @@ class ResponsesWriter(Numbered):
         self._rows: list[TokenLogprob] = []  # of the open text
         self._waiting_rows: list[TokenLogprob] = []  # of tokens that have not become text yet
         self._thought = 0  # tokens of reasoning so far
+        self._place = b""  # where the open item is
 
     def begin(self) -> bytes:
         """The Response as it stands."""
@@ -92,8 +93,10 @@ class ResponsesWriter(Numbered):
 
     def said(self, said: Said, reading: Reading) -> bytes:
         """Events for what one token said."""
+        if reading.logprobs is None:
+            return super().said(said, reading)
         thought = reading.parser.reasoning_tokens
-        if reading.logprobs and thought == self._thought:
+        if thought == self._thought:
             self._waiting_rows += reading.logprobs
         self._thought = thought
         out = super().said(said, reading)
@@ -105,6 +108,7 @@ class ResponsesWriter(Numbered):
         """The item is added, and its part."""
         block = self._block()
         self._rows = []
+        self._place = b'"item_id":"%b","output_index":%d' % (self._item_id().encode(), self.index)
         item = item_json(self._item_id(), block, "", "in_progress", self._call() if block is Block.CALL else None)
         out = self._event(b"response.output_item.added", b'"output_index":%d,"item":%b' % (self.index, item))
         if block is Block.CALL:
@@ -123,8 +127,8 @@ class ResponsesWriter(Numbered):
         if self.had:
             return self._event(b"", b"")
         if block is Block.CALL:
-            where = self._item_where()
-            return self._event(b"response.function_call_arguments.delta", b'%b,"delta":%b' % (where, _json(text)))
+            data = b'%b,"delta":%b' % (self._place, _json(text))
+            return self._event(b"response.function_call_arguments.delta", data)
         data = b'%b,"delta":%b' % (self._where(), _json(text))
         if block is Block.REASONING:
             return self._event(b"response.reasoning_text.delta", data)
@@ -137,7 +141,7 @@ class ResponsesWriter(Numbered):
         item = item_json(self._item_id(), block, text, "completed" if whole else "incomplete", more)
         self._items.append(item)
         if block is Block.CALL:
-            data = b'%b,"name":%b,"arguments":%b' % (self._item_where(), _json(self.name), said)
+            data = b'%b,"name":%b,"arguments":%b' % (self._place, _json(self.name), said)
             out = self._event(b"response.function_call_arguments.done", data)
         elif block is Block.REASONING:
             out = self._event(b"response.reasoning_text.done", b'%b,"text":%b' % (self._where(), said))
@@ -193,11 +197,8 @@ class ResponsesWriter(Numbered):
         number = self.index if index < 0 else index
         return f"{PREFIXES[block or self._block()]}_{self._order.generation.id}_{number}"
 
-    def _item_where(self) -> bytes:
-        return b'"item_id":"%b","output_index":%d' % (self._item_id().encode(), self.index)
-
     def _where(self) -> bytes:
-        return self._item_where() + b',"content_index":0'
+        return self._place + b',"content_index":0'
 
     def _call(self) -> tuple[str, str]:
         return call_id_of(self._order, self.calls - 1), self.name

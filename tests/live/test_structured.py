@@ -72,11 +72,12 @@ async def told(listen: str, generation: Generation) -> AsyncIterator[tuple[list[
 
 
 async def whole(listen: str, generation: Generation) -> tuple[list[int], Finish | None]:
-    ids, finish = list[int](), None
+    ids, last = list[int](), None
     async with aclosing(told(listen, generation)) as pieces:
         async for new, finish in pieces:
             ids += new
-    return ids, finish
+            last = finish
+    return ids, last
 
 
 def play(story: Callable[[], Awaitable[None]]) -> None:

@@ -89,11 +89,8 @@ class Constraint:
             if not self._matcher.is_error():
                 return True
         self._source.forget(self._grammar)
-        self.fault = (
-            DEAD_END
-            if self._matcher.stop_reason() == "NoExtensionBias"
-            else first_line(self._matcher.get_error() or why)
-        )
+        fault = first_line(self._matcher.get_error() or why)
+        self.fault = DEAD_END if fault == "NoExtensionBias" else fault
         return False
 
 

@@ -26,6 +26,7 @@ GRAMMAR_BYTES_MAX = 64 * 1024
 COMPILED_MAX = 64  # grammars kept, and their text together:
 COMPILED_BYTES_MAX = 512 * 1024
 FIELD = "grammar"
+DEAD_END = "no token of the vocabulary can go on with it"
 
 
 class Constraint:
@@ -42,7 +43,7 @@ class Constraint:
         self._matcher = source.matcher(grammar)
         self.fault = ""
         led = self._matcher.try_consume_tokens(answer)
-        if led < len(answer) and not (self._matcher.is_error() and self._anew()):
+        if led < len(answer) and not self._anew():
             why = self.fault or "its grammar does not allow it there"
             raise BadRequest(f"delivered_ids[{led}] is token {answer[led]}: {why}", "delivered_ids")
         self.over = bool(self._matcher.is_stopped())
@@ -55,15 +56,16 @@ class Constraint:
         if not -math.inf < float(row.max()) < math.inf:
             return
         bits = self._bits()
-        if self._matcher.is_error():
-            bits = self._bits() if self._anew() else np.zeros_like(bits)
-        may_end = bool(self._matcher.is_accepting())
+        if self._matcher.is_error() and not self.fault and self._anew():
+            bits = self._bits()
+        may_end = not self.fault and bool(self._matcher.is_accepting())
         bits[self._source.end_ids] = 0
         bits[self._stops] = may_end
-        if not bits.any():
+        if self.fault:
+            bits[:] = 0
+        elif not bits.any():
             self.over = may_end
-            if not may_end and not self.fault:
-                self.fault = "no token of the vocabulary can go on with it"
+            self.fault = "" if may_end else DEAD_END
         row.masked_fill_(torch.from_numpy(bits == 0).to(row.device), -math.inf)
 
     def said(self, token: int) -> None:
@@ -86,7 +88,9 @@ class Constraint:
             self._matcher.compute_bitmask()
             if not self._matcher.is_error():
                 return True
-        self.fault = first_line(self._matcher.get_error() or why)
+        self._source.forget(self._grammar)
+        fault = first_line(self._matcher.get_error() or why)
+        self.fault = DEAD_END if fault == "NoExtensionBias" else fault
         return False
 
 
@@ -125,6 +129,9 @@ class Grammars:
             made._tokenizer = library.LLTokenizer(json.dumps(spec), n_vocab=vocab_size, eos_token=made.end_ids)
         except ValueError as error:
             made.missing = f"llguidance can't use its tokenizer.json ({first_line(str(error))})"
+            return made
+        if any(made._tokenizer.decode_str([mark["id"]]) != mark["content"] for mark in marks):
+            made.missing = "llguidance reads other ids for the marks of its tokenizer.json"
             return made
         made._library = library
         made._limits = library.LLParserLimits(

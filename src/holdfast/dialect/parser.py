@@ -210,18 +210,13 @@ class MarkerParser:
         self._stage = Stage.HEAD
 
 
-def begins_reasoning(prompt_ids: list[int], markers: Markers, vocabulary: Vocabulary) -> bool:
-    """Whether the answer to this prompt begins inside the reasoning: its last marker opens the thinking."""
-    return _thought(prompt_ids, markers, vocabulary) is not None
-
-
 def thinking_end(prompt_ids: list[int], markers: Markers, vocabulary: Vocabulary) -> ThinkingEnd | None:
     """How the reasoning ends that the answer to this prompt begins with; None when it begins with none.
 
     R1's prompts open it with a mark and a line break, and so it writes a line break before the closing mark and an empty line
     after it. V3.1's open it with the bare mark, and close it so.
     """
-    begun = _thought(prompt_ids, markers, vocabulary)
+    begun = begun_reasoning(prompt_ids, markers, vocabulary)
     if markers.end_think < 0 or begun is None:
         return None
     mark = (markers.end_think,)
@@ -230,8 +225,8 @@ def thinking_end(prompt_ids: list[int], markers: Markers, vocabulary: Vocabulary
     return ThinkingEnd(markers.end_think, (*vocabulary.encode("\n"), *mark, *vocabulary.encode("\n\n")))
 
 
-def _thought(prompt_ids: list[int], markers: Markers, vocabulary: Vocabulary) -> list[int] | None:
-    """What stands behind the opened thinking, if that is the prompt's last marker."""
+def begun_reasoning(prompt_ids: list[int], markers: Markers, vocabulary: Vocabulary) -> list[int] | None:
+    """What the prompt holds of the reasoning that its answer begins with: its last marker opens the thinking, or None."""
     for at in range(len(prompt_ids) - 1, -1, -1):
         if prompt_ids[at] in vocabulary.marker_ids:
             return prompt_ids[at + 1 :] if prompt_ids[at] == markers.think else None

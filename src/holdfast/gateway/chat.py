@@ -55,12 +55,16 @@ class Chat:
                 if needs.glance is not None:  # whoever comes back for an answer that exists is never refused
                     needs.glance(who, exchange.address)
                 made, by = await self._order(request, who, surface)
-                exchange.generation = made[0].generation.id
-                exchange.lingers = (
-                    len(made) == 1 and wants_resume(request) and not complaint_of(exchange.generation, by)
-                )
-                tellings = [Telling(o, by, surface, Reading(o), by.service(o.generation), began) for o in made]
-                await (self._tell(exchange, tellings[0]) if len(made) == 1 else self._several(exchange, tellings))
+                first = made[0]
+                exchange.generation = first.generation.id
+                if len(made) == 1:
+                    exchange.lingers = wants_resume(request) and not complaint_of(exchange.generation, by)
+                    chunks = by.service(first.generation)
+                    await self._tell(exchange, Telling(first, by, surface, Reading(first), chunks, began))
+                else:
+                    await self._several(
+                        exchange, [Telling(o, by, surface, Reading(o), by.service(o.generation), began) for o in made]
+                    )
             elif read_note(kept.generation).body_digest != who.body_digest:
                 why = "This Idempotency-Key was sent before with another body; use a new key for a new request."
                 raise BadRequest(why, "idempotency-key", "idempotency_key_reused")

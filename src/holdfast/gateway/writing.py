@@ -111,6 +111,8 @@ class OpenAIWriter(ABC):
     def __init__(self, order: Order, dialect: Dialect) -> None:
         self._order = order
         self._dialect = dialect
+        if not order.stream:
+            return
         name = (order.name or order.generation.id).encode()
         self._head = b'data: {"id":"%b%b","object":"%b","created":%d,"model":%b,"system_fingerprint":"%b",' % (
             self.ID, name, self.PIECE, order.created, _json(order.model), fingerprint(order.card.digest).encode()

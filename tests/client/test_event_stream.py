@@ -83,12 +83,14 @@ def test_streams_without_an_end_mark_end_with_the_event_that_says_so() -> None:
 
 
 def test_a_response_that_failed_is_the_end_unless_it_goes_on_elsewhere() -> None:
-    for kind, shape in (("response.failed", '{"response":{"error":%s}}'), ("error", '{"type":"error","error":%s}')):
+    for kind, shape in (
+        ("response.failed", '{"response":{"error":{"code":"server_error","type":"%s"}}}'),
+        ("error", '{"type":"error","error":{"code":"%s"}}'),
+    ):
         mark = Mark()
         mark.see(named("delta", "1.3"))
         elsewhere, lost = (
-            f"event: {kind}\ndata: {shape % error}\n\n".encode()
-            for error in ('{"code":"answer_taken_over"}', '{"code":"engine_lost"}')
+            f"event: {kind}\ndata: {shape % error}\n\n".encode() for error in ("answer_taken_over", "engine_lost")
         )
         assert mark.see(elsewhere) is Verdict.LEAVE
         assert (mark.over, mark.last_id) == (False, "1.3")

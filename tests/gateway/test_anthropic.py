@@ -4,7 +4,9 @@ from typing import Any
 
 import msgspec
 import pytest
+from anthropic.types import Message, RawMessageStreamEvent
 from doorway import PEARL, Answer, HandClock, Says, doorway, ids_of, run
+from pydantic import TypeAdapter
 from test_door_resume import Goes, desk
 from test_responses import CALL, LONG, broken
 
@@ -100,6 +102,27 @@ def test_a_stream_starts_and_stops_thinking_text_and_tool_use_in_order() -> None
         {"type": "tool_use", "id": f"toolu_0_{name}", "name": "look", "input": {"q": "é"}},
     ]
     assert (whole["stop_reason"], whole["usage"]) == ("tool_use", events[-2]["usage"])
+
+
+def test_everything_is_valid_by_the_sdks_own_types() -> None:
+    events: Any = TypeAdapter(RawMessageStreamEvent)
+    for text, finish in ((LONG, Finish.STOP), ("It is", Finish.LENGTH), ("", Finish.STOP)):
+        for some in ({}, {"thinking": THINKING, "tools": [LOOK]}):
+            Message.model_validate(ask(Says(text, finish), **some).json)
+            for event in events_of(ask(Says(text, finish), stream=True, **some)):
+                if event["type"] != "ping":  # which the SDK drops before it looks
+                    events.validate_python(event)
+
+
+def test_a_call_that_ran_out_of_tokens_says_so() -> None:
+    half = LONG[: LONG.index(' "é')]
+    asked: Any = {"thinking": THINKING, "tools": [LOOK]}
+    events = events_of(ask(Says(half, finish=Finish.LENGTH), stream=True, **asked))
+    deltas = [event["delta"] for event in events if event["type"] == "content_block_delta"]
+    assert "".join(delta.get("partial_json", "") for delta in deltas) == '{"q":'
+    assert events[-2]["delta"]["stop_reason"] == "max_tokens"
+    whole = ask(Says(half, finish=Finish.LENGTH), **asked).json
+    assert (whole["stop_reason"], whole["content"][2]["input"]) == ("max_tokens", {"INVALID_JSON": '{"q":'})
 
 
 def test_why_it_stopped_is_told_and_which_stop_sequence_it_was() -> None:

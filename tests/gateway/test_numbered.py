@@ -153,6 +153,10 @@ def test_an_error_after_the_beginning_says_what_there_is() -> None:
     writer.said(reading.take(Chunk(ids_of("Hello"))), reading)
     failed = data_of(writer.cut(said))
     assert failed["type"] == "response.failed" and failed["response"]["status"] == "failed"
-    assert failed["response"]["error"] == {"code": "engine_lost", "message": "nobody is left"}
+    assert failed["response"]["error"] == {
+        "code": "server_error",
+        "message": "nobody is left",
+        "type": "engine_lost",
+    }
     (item,) = failed["response"]["output"]
     assert (item["status"], item["content"][0]["text"]) == ("incomplete", "Hello")

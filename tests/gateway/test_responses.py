@@ -6,6 +6,8 @@ from typing import Any
 import msgspec
 import pytest
 from doorway import Answer, HandClock, Says, doorway, ids_of, request, run
+from openai.types.responses import Response, ResponseFailedEvent, ResponseStreamEvent
+from pydantic import TypeAdapter
 from test_door_resume import Desk, Goes, desk
 
 from holdfast.domain.fault import BadRequest, EngineLost
@@ -116,6 +118,36 @@ def test_a_stream_opens_and_closes_reasoning_text_and_calls_in_order() -> None:
     assert b"[DONE]" not in answer.body and b": holdfast moves=0\n" in answer.body
 
 
+def test_everything_is_valid_by_the_sdks_own_types() -> None:
+    events: Any = TypeAdapter(ResponseStreamEvent)
+    fields: Any = {
+        "reasoning": {"effort": "high"}, "tools": [LOOK], "tool_choice": {"type": "function", "name": "look"},
+        "text": {"format": {"type": "json_schema", "name": "n", "schema": {"type": "object"}, "strict": True}},
+    }  # fmt: skip
+    for text, finish in ((LONG, Finish.STOP), ("It is", Finish.LENGTH), ("", Finish.STOP)):
+        for some in (
+            {},
+            {name: fields[name] for name in ("reasoning", "tools", "tool_choice")},
+            {"text": fields["text"]},
+        ):
+            Response.model_validate(ask(Says(text, finish), **some).json)
+            for event in ask(Says(text, finish), stream=True, **some).events():
+                if isinstance(event, dict):
+                    events.validate_python(event)
+    failed = ask(Says(LONG, fault=EngineLost("gone"), fault_after=5), stream=True).events()[-1]
+    assert isinstance(events.validate_python(failed), ResponseFailedEvent)
+
+
+def test_a_call_that_ran_out_of_tokens_is_incomplete_too() -> None:
+    half = LONG[: LONG.index(' "é')]
+    for stream in (False, True):
+        answer = ask(Says(half, finish=Finish.LENGTH), stream=stream, reasoning={"effort": "high"}, tools=[LOOK])
+        made = answer.events()[-1]["response"] if stream else answer.json
+        states = [(item["type"], item["status"]) for item in made["output"]]
+        assert states == [("reasoning", "completed"), ("message", "completed"), ("function_call", "incomplete")]
+        assert made["output"][2]["arguments"] == '{"q":'
+
+
 def test_every_event_is_named_and_carries_an_id() -> None:
     answer = ask(Says(), stream=True)
     for block in answer.body.split(b"\n\n")[:-1]:
@@ -139,7 +171,11 @@ def test_an_answer_that_breaks_off_has_failed_and_says_why() -> None:
     answer = ask(Says("Hello there.", fault=EngineLost("three replicas died of it"), fault_after=2), stream=True)
     last = answer.events()[-1]
     assert last["type"] == "response.failed"
-    assert last["response"]["error"] == {"code": "engine_lost", "message": "three replicas died of it"}
+    assert last["response"]["error"] == {
+        "code": "server_error",
+        "message": "three replicas died of it",
+        "type": "engine_lost",
+    }
 
 
 def test_logprobs_stand_with_the_text_that_they_are_of() -> None:

@@ -129,9 +129,9 @@ def _fields(event: bytes) -> tuple[str, str | None, bytes | None]:
 
 
 def code_of(body: bytes) -> str:
-    """The code in an error body, or in a Response that has failed; empty when it is none."""
+    """The word for what is wrong, in an error body or in a Response that has failed; empty when it is none."""
     try:
         said = json.loads(body)
-        return str(said.get("response", said)["error"]["code"])
-    except (ValueError, LookupError, TypeError, AttributeError):
+        return str(said["response"]["error"]["type"] if "response" in said else said["error"]["code"])
+    except (ValueError, LookupError, TypeError):
         return ""

@@ -167,7 +167,8 @@ class ResponsesWriter(Numbered):
     def cut(self, said: Refusal) -> bytes:
         """The Response as far as it came, failed. It has no id: it says nothing about the answer, which may go on elsewhere."""
         self.end(False)
-        error = {"code": said.code, "message": said.why}
+        code = "rate_limit_exceeded" if said.status == 429 else "server_error"  # there are no others that fit
+        error = {"code": code, "message": said.why, "type": said.code}
         body = response_json(self._order, "failed", self._items, error=error)
         head = b'event: response.failed\ndata: {"type":"response.failed","sequence_number":%d,' % self.number
         return head + b'"response":%b}\n\n' % body

@@ -20,7 +20,7 @@ NAME = "x-holdfast-answer"
 RESUME = "x-holdfast-resume"
 KEY = "idempotency-key"
 METHODS = ("GET", "HEAD", "POST")
-CHAT = "/chat/completions"
+ASKED_AT = ("/chat/completions", "/completions")
 STREAM_TYPE = "text/event-stream"
 SURVIVED = (
     httpx.NetworkError,
@@ -208,8 +208,9 @@ class Pursuit:
     def _resume_url(self) -> httpx.URL:
         """Beside the path that was asked, so that a proxy's prefix stays."""
         url = self._asked.url
-        if url.path.endswith(CHAT):
-            return url.copy_with(path=f"{url.path.removesuffix(CHAT)}/streams/{self._name}")
+        for end in ASKED_AT:
+            if url.path.endswith(end):
+                return url.copy_with(path=f"{url.path.removesuffix(end)}/streams/{self._name}")
         return url.copy_with(path=self._path)
 
     def _extensions(self, now: float) -> dict[str, object]:

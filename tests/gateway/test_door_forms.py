@@ -84,6 +84,9 @@ def test_a_schema_that_no_grammar_can_keep_is_refused_for_strict_tools_and_loose
     answer = ask(Says(), tools=[typed("add", True, uniqueItems=True)], tool_choice="required")
     assert (answer.status, answer.error["param"]) == (400, "tools[0].function.parameters")
     assert "uniqueItems" in answer.error["message"]
+    named = {"type": "function", "function": {"name": "sub"}}
+    answer = ask(Says(), tools=[typed("add", True), typed("sub", True, uniqueItems=True)], tool_choice=named)
+    assert answer.error["param"] == "tools[1].function.parameters", "as the request counts them"
     grammar = grammar_for(tools=[typed("add", False, uniqueItems=True)], tool_choice="required")
     assert allows(grammar, call("add", '{"a": "x"}')) and not allows(grammar, call("add", "[]"))
 

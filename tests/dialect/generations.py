@@ -1,5 +1,5 @@
-"""A model folder of each generation, small: Pearl's words, DeepSeek's marks, and templates written here that say what the released
-ones say (test_golden.py holds them to it)."""
+"""A model folder of each generation, small: Pearl's words, DeepSeek's marks, and templates written here that say what the
+released ones say (test_golden.py holds them to it)."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,15 @@ from holdfast.domain.dialect import Dialect
 SHIPPED = Path(__file__).parents[2] / "src/holdfast/shipped/pearl"
 GOLDEN = Path(__file__).parent / "golden"
 BOS, EOS = "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>"
-MORE = ["<｜fim▁hole｜>", "<｜fim▁begin｜>", "<｜fim▁end｜>", "<|EOT|>", "｜DSML｜", "<｜latest_reminder｜>", "<｜System｜>"]
+MORE = [
+    "<｜fim▁hole｜>",
+    "<｜fim▁begin｜>",
+    "<｜fim▁end｜>",
+    "<|EOT|>",
+    "｜DSML｜",
+    "<｜latest_reminder｜>",
+    "<｜System｜>",
+]
 _FENCED = """<｜tool▁call▁begin｜>function<｜tool▁sep｜>{{ c.function.name }}
 ```json
 {{ c.function.arguments }}
@@ -22,12 +30,14 @@ _R1 = (
 {%- for m in messages -%}
 {%- if m.role == 'user' %}<｜User｜>{{ m.content }}{% set ns.tool = false %}
 {%- elif m.role == 'assistant' and m.content is none %}{% set ns.tool = false -%}
-{%- for c in m.tool_calls %}{% if ns.first %}<｜Assistant｜><｜tool▁calls▁begin｜>{% else %}{{ '\\n' }}{% endif %}{% set ns.first = false -%}
+{%- for c in m.tool_calls %}{% if ns.first %}<｜Assistant｜><｜tool▁calls▁begin｜>{% else %}{{ '\\n' }}{% endif -%}
+{%- set ns.first = false -%}
 """
     + _FENCED
     + """{% endfor %}CLOSE
 {%- elif m.role == 'assistant' -%}
-{%- if ns.tool %}<｜tool▁outputs▁end｜>{{ m.content }}{% else %}<｜Assistant｜>{{ m.content.split('</think>')[-1] }}{% endif %}{{ eos_token }}
+{%- if ns.tool %}<｜tool▁outputs▁end｜>{{ m.content }}
+{%- else %}<｜Assistant｜>{{ m.content.split('</think>')[-1] }}{% endif %}{{ eos_token }}
 {%- set ns.tool = false %}
 {%- elif m.role == 'tool' %}{% if ns.out %}<｜tool▁outputs▁begin｜>{% else %}{{ '\\n' }}{% endif %}{% set ns.out = false -%}
 <｜tool▁output▁begin｜>{{ m.content }}<｜tool▁output▁end｜>{% set ns.tool = true %}
@@ -40,7 +50,7 @@ _V31 = """{{ bos_token }}{% for m in messages if m.role == 'system' %}{{ m.conte
 {%- for m in messages -%}
 {%- if m.role == 'user' %}<｜User｜>{{ m.content }}{% set ns.asked = true %}
 {%- elif m.role == 'assistant' -%}
-{%- if ns.asked %}<｜Assistant｜>{% if m.prefix and thinking and not m.tool_calls %}<think>{% else %}</think>{% endif %}{% endif -%}
+{%- if ns.asked %}<｜Assistant｜>{% if m.prefix and thinking %}<think>{% else %}</think>{% endif %}{% endif -%}
 {%- set ns.asked = false %}{{ (m.content or '').split('</think>', 1)[-1] }}
 {%- if m.tool_calls %}<｜tool▁calls▁begin｜>{% for c in m.tool_calls -%}
 <｜tool▁call▁begin｜>{{ c.function.name }}<｜tool▁sep｜>{{ c.function.arguments }}<｜tool▁call▁end｜>{% endfor -%}
@@ -79,7 +89,10 @@ def encoder(name: str) -> str:
     told = texts["a tool", False, ""].removeprefix(BOS).removeprefix("<｜System｜>")
     words = told[2 : told.index("<｜User｜>")]
     schema = next(line for line in words.splitlines() if line.startswith('{"name": "add"'))
-    lines = [f"TOOLS_TEMPLATE = TOOLS_SYSTEM_TEMPLATE = {words.replace(schema, '{tool_schemas}')!r}", "count = len('x')"]
+    lines = [
+        f"TOOLS_TEMPLATE = TOOLS_SYSTEM_TEMPLATE = {words.replace(schema, '{tool_schemas}')!r}",
+        "count = len('x')",
+    ]
     if name == "dsv4":
         hard = texts["asked", True, "max"].removeprefix(BOS)
         lines.append(f"REASONING_EFFORT_MAX: str = ({hard[: hard.index('<｜User｜>')]!r})")
@@ -87,7 +100,10 @@ def encoder(name: str) -> str:
         hard = texts["asked", True, "max"].removeprefix(BOS + "<｜System｜>")
         budget = hard[: hard.index("<｜User｜>")].replace("100 (", "{budget} (")
         lines += [f"REASONING_EFFORT_TEMPLATE = {budget!r}", 'SYSTEM_SP_TOKEN = "<｜System｜>"']
-        lines += ['REASONING_EFFORT_MAPPINGS = {"low": 50, "high": 75, "max": 100}', 'DEFAULT_REASONING_EFFORT = "high"']
+        lines += [
+            'REASONING_EFFORT_MAPPINGS = {"low": 50, "high": 75, "max": 100}',
+            'DEFAULT_REASONING_EFFORT = "high"',
+        ]
     return "\n".join(lines)
 
 

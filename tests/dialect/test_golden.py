@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
-
-from holdfast.domain.dialect import Dialect
 from tests.dialect.generations import TEMPLATES, dialect_of, golden
 from tests.dialect.golden.write import CASES, OPENED, THOUGHT, TOOLED
+
+from holdfast.domain.dialect import Dialect
 
 MESSAGES = {label: (messages, tools) for label, messages, tools in [*CASES, *TOOLED, *OPENED, THOUGHT]}
 

@@ -1,10 +1,16 @@
 """The form that an answer must have: what a request's fields make of it, as the engine's own grammar reads it."""
 
+import asyncio
 from typing import Any
 
-from doorway import FOLDER, PEARL, Answer, Says, chat_body, doorway, ids_of, run
+import msgspec
+import torch
+from doorway import FOLDER, PEARL, Answer, HandClock, Says, chat_body, doorway, ids_of, request, run
+from test_door_resume import Goes, desk
 
+from holdfast.domain.fault import BadRequest
 from holdfast.pearl.constraint import Grammars
+from holdfast.sim.shelf import SimShelves
 
 GRAMMARS = Grammars.open(FOLDER, PEARL.vocab_size, PEARL.stop_ids)
 
@@ -29,9 +35,13 @@ def grammar_for(**fields: Any) -> str:
 
 def allows(grammar: str, text: str) -> bool:
     """Whether an engine could say this under the grammar, and end there."""
-    matcher = GRAMMARS.matcher(grammar)
-    ids = ids_of(text)
-    return bool(matcher.try_consume_tokens(ids) == len(ids) and matcher.is_accepting())
+    row = torch.zeros(PEARL.vocab_size)
+    try:
+        constraint = GRAMMARS.begin(grammar, ids_of(text), frozenset(PEARL.stop_ids))
+    except BadRequest:
+        return False
+    constraint.apply(row)
+    return constraint.over or bool(row[PEARL.stop_ids[0]] == 0)
 
 
 def call(name: str, arguments: str) -> str:
@@ -74,5 +84,50 @@ def test_a_schema_that_no_grammar_can_keep_is_refused_for_strict_tools_and_loose
     answer = ask(Says(), tools=[typed("add", True, uniqueItems=True)], tool_choice="required")
     assert (answer.status, answer.error["param"]) == (400, "tools[0].function.parameters")
     assert "uniqueItems" in answer.error["message"]
+    named = {"type": "function", "function": {"name": "sub"}}
+    answer = ask(Says(), tools=[typed("add", True), typed("sub", True, uniqueItems=True)], tool_choice=named)
+    assert answer.error["param"] == "tools[1].function.parameters", "as the request counts them"
     grammar = grammar_for(tools=[typed("add", False, uniqueItems=True)], tool_choice="required")
     assert allows(grammar, call("add", '{"a": "x"}')) and not allows(grammar, call("add", "[]"))
+
+
+def rows_of(raw: bytes) -> tuple[list[Any], str]:
+    """The rows of calls in a stream's events, and the last id."""
+    rows, last = [], ""
+    for line in raw.decode().splitlines():
+        if line.startswith("id: "):
+            last = line[4:]
+        elif line.startswith("data: {"):
+            for choice in msgspec.json.decode(line[6:])["choices"]:
+                rows += choice["delta"].get("tool_calls", ())
+    return rows, last
+
+
+def test_a_call_that_is_read_live_goes_on_in_another_worker_in_the_middle_of_its_arguments() -> None:
+    text = call("add", '{"a": 1, "b": "some longer text"}')
+    fields = {"tools": [typed("add", True)], "tool_stream": "live", "stream": True}
+
+    async def story() -> None:
+        shelves, clock = SimShelves(), HandClock()
+        first, second = Goes(pause=12, text=text), Goes(text=text)
+        async with desk(first, shelves, clock) as one, desk(second, shelves, clock, "gateway-1.bb") as other:
+            async with one.place.client() as client:
+                client.write(request(chat_body(**fields), "/beta/chat/completions", x_holdfast_resume="no"))
+                await first.paused.wait()
+                for _ in range(20):
+                    await asyncio.sleep(0)
+                head, _, body = (await client.reader.read(1 << 16)).partition(b"\r\n\r\n")
+                client.writer.transport.abort()
+            await one.place.nobody()
+            (name,) = [line[19:].decode() for line in head.split(b"\r\n") if line.startswith(b"x-holdfast-answer: ")]
+            begun, last = rows_of(b"".join(line for i, line in enumerate(body.split(b"\r\n")) if i % 2))
+            answer = await other.ask(f"/beta/streams/{name}", last_event_id=last)
+            rest, _ = rows_of(answer.body)
+            assert begun[0]["function"]["name"] == "add" and not any("name" in row["function"] for row in rest)
+            said = "".join(row["function"]["arguments"] for row in (*begun, *rest))
+            assert said == '{"a": 1, "b": "some longer text"}' and rest
+            (taken,) = second.asked
+            assert taken.sampling == first.asked[0].sampling and taken.sampling.grammar
+            assert len(taken.delivered_ids) == 12
+
+    run(story())

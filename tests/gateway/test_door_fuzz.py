@@ -11,16 +11,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
+from holdfast.gateway.completion_wire import CompletionBody
 from holdfast.gateway.http import Door
 from holdfast.gateway.needs import Limits, Needs
 from holdfast.gateway.openai_wire import Ask
+from holdfast.gateway.tokens import DetokenizeBody, TokenizeBody
 from holdfast.policy.continuation import contract
 
 GOOD = request(chat_body("Hi"))
 PARTS = st.sampled_from(
     [
         GOOD,
-        request(chat_body(stream=True, stop="x")),
+        request(chat_body(stream=True, stop="x", n=2)),
+        request({"model": "pearl", "prompt": ["a", "b"]}, "/v1/completions"),
+        request({"tokens": [5, 6]}, "/v1/detokenize"),
         request(None, "/health/live"),
         b"\r\n",
         b"GET / HTTP/1.1\r\n",
@@ -158,6 +162,32 @@ ODD: list[Any] = [
         [{"function": {"name": "f"}}],
         [{"function": {"name": "", "parameters": {"": []}}}],
         [{"function": {"name": "f", "arguments": {}}}],
+        [
+            {
+                "function": {
+                    "name": "f",
+                    "strict": True,
+                    "parameters": {"type": "object", "properties": {"a": {"not": 1}}},
+                }
+            }
+        ],
+    ),
+    *(
+        "required",
+        "live",
+        "json_object",
+        "disabled",
+        "max",
+        {"type": "json_object"},
+        {"type": "json_schema", "json_schema": {"schema": {"type": "object", "required": ["a"]}}},
+        {"type": "json_schema", "json_schema": {"schema": {"$ref": "#/$defs/x"}}},
+        {"type": "function", "function": {"name": "f"}},
+        {"type": "allowed_tools", "allowed_tools": {"mode": "required", "tools": [{"function": {"name": "f"}}]}},
+        [5, 6],
+        [[5], [6, 7]],
+        ["a", "b"],
+        [5, "a", [5]],
+        [-1],
     ),
 ]
 TURN = st.fixed_dictionaries(
@@ -173,10 +203,26 @@ BODY = st.builds(
 )
 
 
-@settings(max_examples=200, deadline=None)
-@given(BODY)
-def test_no_json_makes_us_fail(body: dict[str, Any]) -> None:
-    wire, door, failed = asyncio.run(_feed([request(body)]))
+def changed(kind: Any, **good: Any) -> Any:
+    """Bodies of this struct's fields, some of them odd."""
+    names = [field.name for field in msgspec.structs.fields(kind)]
+    changes = st.lists(st.tuples(st.sampled_from(names), st.sampled_from(ODD)), max_size=4).map(dict)
+    return changes.map(lambda some: good | some)
+
+
+OTHERS = st.one_of(
+    st.tuples(st.just("/v1/completions"), changed(CompletionBody, model="pearl", prompt="Hi")),
+    st.tuples(st.just("/v1/tokenize"), changed(TokenizeBody, prompt="Hi")),
+    st.tuples(st.just("/v1/tokenize"), changed(TokenizeBody, messages=[{"role": "user", "content": "Hi"}])),
+    st.tuples(st.just("/v1/detokenize"), changed(DetokenizeBody, tokens=[5])),
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(BODY.map(lambda body: ("/v1/chat/completions", body)) | OTHERS)
+def test_no_json_makes_us_fail(asked: tuple[str, dict[str, Any]]) -> None:
+    path, body = asked
+    wire, door, failed = asyncio.run(_feed([request(body, path)]))
     assert failed == [] and door.tally.mistakes == 0
     status = int(wire.sent.split()[1])
     assert status in (200, 400, 404, 413)

@@ -218,13 +218,14 @@ class DsmlParser:
         self._marks = marks
         self._plain = plain
         self._reader = CallReader(patterns)
+        self._calm = False  # nothing is held back: plain text is content as it stands
 
     @property
     def reasoning_tokens(self) -> int:
         return self._marks.reasoning_tokens
 
     def feed(self, ids: list[int]) -> Said:
-        if len(ids) == 1 and self._reader.idle and self._marks.plain:
+        if self._calm and len(ids) == 1:
             token = ids[0]
             text = self._plain[token] if token < len(self._plain) else None
             if text is not None:
@@ -233,9 +234,11 @@ class DsmlParser:
         said = Said(heard.reasoning)
         if heard.content:
             self._reader.feed(heard.content, said)
+        self._calm = self._reader.idle and self._marks.plain
         return said
 
     def end(self) -> Said:
+        self._calm = False
         heard = self._marks.end()
         said = Said(heard.reasoning)
         self._reader.feed(heard.content, said)

@@ -82,6 +82,7 @@ class MarkerParser:
         self._held = ""  # of the call being read: what may still change its meaning
         self._calls = Calls()
         self._reasoning_tokens = 0
+        self._calm = False  # the next token's text is content as it stands
 
     @property
     def reasoning_tokens(self) -> int:
@@ -94,7 +95,7 @@ class MarkerParser:
 
     def feed(self, ids: list[int]) -> Said:
         """What these ids say, as far as it can't change any more."""
-        if len(ids) == 1 and self._channel == Channel.CONTENT and not self._split and not self._fresh:
+        if self._calm and len(ids) == 1:
             token = ids[0]
             text = self._texts[token] if token < len(self._texts) else None
             if text is not None:
@@ -113,6 +114,7 @@ class MarkerParser:
                 self._say(self._decoder.decode(raw), said)
                 self._split = bool(self._decoder.getstate()[0])
         self._calls.flush(said)
+        self._calm = self.plain
         return said
 
     def end(self) -> Said:
@@ -121,6 +123,7 @@ class MarkerParser:
         self._settle(said)
         self._close(said)
         self._channel = Channel.CONTENT
+        self._calm = False
         return said
 
     def _say(self, text: str, said: Said) -> None:

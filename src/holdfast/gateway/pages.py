@@ -20,7 +20,7 @@ Answer = Callable[[Exchange], Coroutine[None, None, None]]
 AnswerIn = Callable[[Exchange, Surface], Coroutine[None, None, None]]
 _SANE_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 MODEL = (b"/v1/models/", b"/models/")
-STREAM = (b"/v1/streams/", b"/streams/")
+STREAM = (b"/v1/streams/", b"/streams/", b"/beta/streams/")
 
 
 def bearer(request: Request) -> str:

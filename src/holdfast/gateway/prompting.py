@@ -1,5 +1,7 @@
 """What a request asks with: whether the model is to think, the prompt's ids, and the grammar of an answer that has a form."""
 
+import re
+
 from msgspec import structs
 
 from holdfast.domain.dialect import Dialect, Form
@@ -10,6 +12,7 @@ from holdfast.gateway.openai_turns import turns
 from holdfast.gateway.openai_wire import Ask
 from holdfast.gateway.surface import Prompt
 
+_TOOL = re.compile(r"tools\[(\d+)\]")
 # DeepSeek's steps of effort, and the words of OpenAI's that mean them
 EFFORTS = {
     "minimal": "low", "low": "low", "medium": "high", "high": "high", "xhigh": "high", "max": "max", "ultra": "max",
@@ -59,13 +62,27 @@ def prompts_of(ask: Ask, needs: Needs, card: ModelCard) -> list[Prompt]:
 
 def _grammar(ask: Ask, ids: list[int], form: Form, dialect: Dialect) -> str:
     """The form's grammar. What a tool that is not strict takes is held to its parameters as far as a grammar can."""
+    loose = structs.replace(form, tools=loosened(ask, list(form.tools)))
     try:
         return dialect.grammar(ids, form)
-    except BadRequest:
-        loose = structs.replace(form, tools=loosened(ask, list(form.tools)))
+    except BadRequest as error:
         if loose == form:
-            raise
+            raise _renumbered(error, ask, form) from None
+    try:
         return dialect.grammar(ids, loose)
+    except BadRequest as error:
+        raise _renumbered(error, ask, loose) from None
+
+
+def _renumbered(error: BadRequest, ask: Ask, form: Form) -> BadRequest:
+    """The same, where a form of some of the tools counts them otherwise than the request does."""
+    found = _TOOL.match(error.param or "")
+    if found is None or error.param is None:
+        return error
+    name = form.tools[int(found[1])].name
+    place = next(i for i, tool in enumerate(ask.tools or ()) if tool.function.name == name)
+    here, there = found[0], f"tools[{place}]"
+    return BadRequest(error.why.replace(here, there), error.param.replace(here, there), error.code)
 
 
 def rendered(ask: Ask, dialect: Dialect, card: ModelCard) -> list[int]:

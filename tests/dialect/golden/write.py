@@ -6,6 +6,7 @@ SOURCES holds tokenizer.json of a DeepSeek release; encoding_dsv32.py and encodi
 chat templates. V4.1's judge is DeepSeek's package deepseek-recipe. None of them is part of this repository.
 """
 
+import importlib
 import importlib.util
 import json
 import random
@@ -24,7 +25,9 @@ from holdfast.domain.dialect import Dialect, Message, Tool, ToolCall
 HERE = Path(__file__).parent
 KEPT = ("dsv32", "dsv4", "dsv41", "r1", "r1_distill", "v31")
 BOS, EOS = "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>"
-ADD = Tool("add", "Adds two numbers.", {"type": "object", "properties": {"a": {"type": "integer"}, "b": {"type": "integer"}}})
+ADD = Tool(
+    "add", "Adds two numbers.", {"type": "object", "properties": {"a": {"type": "integer"}, "b": {"type": "integer"}}}
+)
 SAY = Tool("say", "Says “hi”.", {"type": "object", "properties": {"text": {"type": "string"}}})
 FIRST = ToolCall("add", '{"a": 1, "b": [2, {"c": null}]}', "call_1")
 SECOND = ToolCall("say", '{"text": "x < y\\n\\"日本\\" </x>"}', "call_2")
@@ -99,7 +102,7 @@ def by_encoder(path: Path) -> Callable[[list[Message], list[Tool], bool, str], s
 
 
 def by_recipe() -> Callable[[list[Message], list[Tool], bool, str], str]:
-    import deepseek_recipe as recipe
+    recipe = importlib.import_module("deepseek_recipe")
 
     def turn(m: Message) -> Any:
         if m.role == "assistant":
@@ -194,12 +197,22 @@ def main() -> None:
         for path in sorted([*sources.glob("*.jinja"), *sources.glob("encoding_dsv*.py")]):
             name = path.stem.removeprefix("encoding_")
             words = path.suffix == ".py"
-            judge = by_encoder(path) if words and name != "dsv41" else by_recipe() if words else by_template(path.read_text())
+            judge = (
+                by_encoder(path)
+                if words and name != "dsv41"
+                else by_recipe()
+                if words
+                else by_template(path.read_text())
+            )
             dialect = opened_folder(Path(place), sources, name)
-            prefixes = [] if name == "dsv32" else [*OPENED, THOUGHT] if name == "dsv41" else OPENED if words else OPENED[:1]
+            prefixes = (
+                [] if name == "dsv32" else [*OPENED, THOUGHT] if name == "dsv41" else OPENED if words else OPENED[:1]
+            )
             # V3.2's program knows no opened turns, V4's always ends their thinking; the package does not
             cases = [*CASES, *prefixes, *(TOOLED if words or "if tools %}" in path.read_text() else [])]
-            efforts = ("", "high", "max") if name == "dsv4" else ("", "low", "high", "max") if name == "dsv41" else ("",)
+            efforts = (
+                ("", "high", "max") if name == "dsv4" else ("", "low", "high", "max") if name == "dsv41" else ("",)
+            )
             told = []
             for label, messages, tools in cases:
                 for thinking in (True, False):

@@ -76,12 +76,18 @@ class Grammars:
 
     def write(self, prompt_ids: list[int], form: Form) -> str:
         """See Dialect.grammar."""
+        if form.free and self._calls is None:
+            return ""
+        reader, rules, ways = Reader(), list[str](), list[str]()
         if form.tools:
-            rules = self._of_tools(form)
-        else:
-            schema = Reader().read(form.schema if form.schema is not None else {}, SCHEMA_FIELD)
-            rules = ["content: " + _json(schema or {"type": "object"}, SCHEMA_FIELD)]
-        text = "\n".join((self._start(prompt_ids), *rules, ""))
+            rules += self._of_tools(form, reader)
+            ways.append("calls")
+        if form.schema is not None or not form.tools:
+            schema = reader.read(form.schema if form.schema is not None else {}, SCHEMA_FIELD)
+            rules.append("answer: " + _json(schema or {"type": "object"}, SCHEMA_FIELD))
+            ways.append("answer")
+        content = f"{self._free}* calls?" if form.free else " | ".join(ways)
+        text = "\n".join((self._start(prompt_ids), f"content: {content}", *rules, ""))
         size = len(text.encode())
         if size > GRAMMAR_BYTES_MAX:
             what = f"the {len(form.tools)} tools" if form.tools else "the schema"
@@ -108,7 +114,7 @@ class Grammars:
             return f"start: content | <[{marks.think}]> {thought}"
         return "start: content"
 
-    def _of_tools(self, form: Form) -> list[str]:
+    def _of_tools(self, form: Form, reader: Reader) -> list[str]:
         calls = self._calls
         if calls is None:
             raise BadRequest(
@@ -116,8 +122,7 @@ class Grammars:
             )
         again = f"({_written(calls.between)} call)*" if form.many else ""
         ways = " | ".join(f"call{i}" for i in range(len(form.tools)))
-        rules = [f"content: {_written(calls.before)} call {again} {_written(calls.after)}", f"call: {ways}"]
-        reader = Reader()
+        rules = [f"calls: {_written(calls.before)} call {again} {_written(calls.after)}", f"call: {ways}"]
         for i, tool in enumerate(form.tools):
             field = f"tools[{i}].function.parameters"
             rules.append(f"call{i}: {_written(calls.call, tool.name, f'arguments{i}')}")

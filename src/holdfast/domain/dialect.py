@@ -132,7 +132,8 @@ class Dialect(Protocol):
 
     def grammar(self, prompt_ids: list[int], form: Form) -> str:
         """What goes into Sampling.grammar, so that the answer to this prompt has this form; empty for a form that is free where
-        the format has no marks for calls. Costs milliseconds for a large schema, tens for many tools: call it off the event loop.
+        the format has no marks for calls. Costs milliseconds for a large
+        schema or many tools: call it where the prompt is rendered, off the event loop when the body is large.
 
         Raises:
             BadRequest: a schema asserts what no grammar can keep, it is too large, or the format has no marks for calls;

@@ -5,14 +5,17 @@ that a schema describes, or calls in the format's own writing. White space insid
 a small model can't fill an answer with it. The same form gives the same text in every process.
 """
 
+import importlib
 import json
 from collections.abc import Callable
+from functools import cache, lru_cache
+from types import ModuleType
 from typing import Any
 
 from msgspec import Struct
 
 from holdfast.dialect.parser import Markers
-from holdfast.dialect.schema import kept
+from holdfast.dialect.schema import Reader
 from holdfast.dialect.vocabulary import Vocabulary
 from holdfast.domain.dialect import Form, Tool
 from holdfast.domain.fault import BadRequest
@@ -73,12 +76,18 @@ class Grammars:
 
     def write(self, prompt_ids: list[int], form: Form) -> str:
         """See Dialect.grammar."""
+        if form.free and self._calls is None:
+            return ""
+        reader, rules, ways = Reader(), list[str](), list[str]()
         if form.tools:
-            rules = self._of_tools(form)
-        else:
-            schema = kept(form.schema if form.schema is not None else {}, SCHEMA_FIELD)
-            rules = ["content: " + _json(schema or {"type": "object"})]
-        text = "\n".join((self._start(prompt_ids), *rules, ""))
+            rules += self._of_tools(form, reader)
+            ways.append("calls")
+        if form.schema is not None or not form.tools:
+            schema = reader.read(form.schema if form.schema is not None else {}, SCHEMA_FIELD)
+            rules.append("answer: " + _json(schema or {"type": "object"}, SCHEMA_FIELD))
+            ways.append("answer")
+        content = f"{self._free}* calls?" if form.free else " | ".join(ways)
+        text = "\n".join((self._start(prompt_ids), f"content: {content}", *rules, ""))
         size = len(text.encode())
         if size > GRAMMAR_BYTES_MAX:
             what = f"the {len(form.tools)} tools" if form.tools else "the schema"
@@ -105,7 +114,7 @@ class Grammars:
             return f"start: content | <[{marks.think}]> {thought}"
         return "start: content"
 
-    def _of_tools(self, form: Form) -> list[str]:
+    def _of_tools(self, form: Form, reader: Reader) -> list[str]:
         calls = self._calls
         if calls is None:
             raise BadRequest(
@@ -113,25 +122,53 @@ class Grammars:
             )
         again = f"({_written(calls.between)} call)*" if form.many else ""
         ways = " | ".join(f"call{i}" for i in range(len(form.tools)))
-        rules = [f"content: {_written(calls.before)} call {again} {_written(calls.after)}", f"call: {ways}"]
+        rules = [f"calls: {_written(calls.before)} call {again} {_written(calls.after)}", f"call: {ways}"]
         for i, tool in enumerate(form.tools):
+            field = f"tools[{i}].function.parameters"
             rules.append(f"call{i}: {_written(calls.call, tool.name, f'arguments{i}')}")
-            rules.append(f"arguments{i}: " + _json(_arguments(tool, f"tools[{i}].function.parameters")))
+            rules.append(f"arguments{i}: " + _json(_arguments(tool, reader, field), field))
         return rules
 
 
-def _arguments(tool: Tool, field: str) -> dict[str, Any]:
+def _arguments(tool: Tool, reader: Reader, field: str) -> dict[str, Any]:
     """What a tool takes: always one object."""
     if tool.parameters is None:
         return NOTHING
-    schema = kept(tool.parameters, field)
+    schema = reader.read(tool.parameters, field)
     if schema.setdefault("type", "object") != "object":
         raise BadRequest(f"{field}.type must be object: arguments are named.", field)
     return schema
 
 
-def _json(schema: dict[str, Any]) -> str:
-    return "%json " + json.dumps(schema | {"x-guidance": _WRITTEN}, ensure_ascii=False, separators=(",", ":"))
+def _json(schema: dict[str, Any], field: str) -> str:
+    """The schema as a rule's body. Raises BadRequest where it can't be compiled, as far as that can be told here."""
+    body = "%json " + json.dumps(schema | {"x-guidance": _WRITTEN}, ensure_ascii=False, separators=(",", ":"))
+    complaint = _complaint(body)
+    if complaint:
+        raise BadRequest(f"{field} can't be kept by constrained decoding: {complaint}.", field)
+    return body
+
+
+@lru_cache(maxsize=512)
+def _complaint(body: str) -> str:
+    """What the grammar engine has against a schema; empty if nothing, or if it is not installed here: then replicas say it."""
+    library = _library()
+    if library is None:
+        return ""
+    limits = library.LLParserLimits(verbose_errors=False)
+    faulty, said = library.LLMatcher.validate_grammar_with_warnings("start: " + body, limits=limits)
+    if not faulty:
+        return ""
+    first = str(said[0]).strip().partition("\n")[0]
+    return first.partition("failed to compile JSON schema: ")[2] or first
+
+
+@cache
+def _library() -> ModuleType | None:
+    try:
+        return importlib.import_module("llguidance")
+    except ImportError:
+        return None
 
 
 def _written(pieces: tuple[Piece, ...], name: str = "", arguments: str = "") -> str:

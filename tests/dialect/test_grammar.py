@@ -139,6 +139,25 @@ def test_more_calls_than_one_only_where_they_are_wanted() -> None:
     assert not follows(DIALECT.grammar(PLAIN, Form(tools=TOOLS)), encode("{}"))
 
 
+def test_a_schema_and_tools_are_one_or_the_other_and_free_is_anything_before_calls() -> None:
+    encode = VOCABULARY.encode
+    name, arguments = encode("weather_now"), encode("{}")
+    calls = [MARKS.calls_begin, MARKS.call_begin, *name, MARKS.sep, *arguments, MARKS.call_end, MARKS.calls_end]
+    either = DIALECT.grammar(PLAIN, Form(schema={}, tools=TOOLS))
+    free = DIALECT.grammar(PLAIN, Form(tools=TOOLS, free=True))
+    for ids, in_either, in_free in (
+        (calls, True, True),
+        (encode('{"a": 1}'), True, True),
+        (encode("Well: {"), False, True),
+        ([*encode("Well: "), *calls], False, True),
+        ([*calls, *encode(".")], False, False),
+        ([MARKS.calls_begin, MARKS.calls_end], False, False),
+        (calls[:-1], False, False),
+    ):
+        assert (follows(either, ids), follows(free, ids)) == (in_either, in_free)
+    assert Grammars(VOCABULARY, Markers(think=5, end_think=6), fenced).write(PLAIN, Form(tools=TOOLS, free=True)) == ""
+
+
 def test_reasoning_is_free_until_its_mark(r1: TemplateDialect) -> None:
     encode, form = VOCABULARY.encode, Form(schema={"type": "object"})
     grammar = DIALECT.grammar(THINKING, form)

@@ -22,6 +22,21 @@ def test_the_contract_never_promises_more_than_the_engine_keeps(temperature, exa
     assert contract(Sampling(temperature=temperature), exactness).word == word
 
 
+@pytest.mark.parametrize(
+    ("exactness", "told"),
+    [
+        (Exactness.EXACT, ("exact", "noise is keyed by seed and position")),
+        (Exactness.GREEDY, ("exact", "greedy")),
+        (Exactness.FAIR, ("fair", "no token is lost or doubled, the rest is a fair sample")),
+    ],
+)
+def test_a_grammar_goes_along(exactness, told):
+    word, why = told
+    asked = Sampling(temperature=0, grammar='start: "a"')
+    assert contract(asked, exactness) == (word, f"{why}, and its grammar is led through what was delivered")
+    assert contract(Sampling(temperature=0), exactness) == told
+
+
 def _transcript(delivered=3, moves=0, deadline=100.0):
     asked = Generation(id="g", prompt_ids=[1], max_tokens=10, deadline=deadline)
     return Transcript(asked, list(range(delivered)), moves)

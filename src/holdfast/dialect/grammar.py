@@ -78,18 +78,16 @@ class Grammars:
         """See Dialect.grammar."""
         if form.free and self._calls is None:
             return ""
-        rules = self._of_tools(form) if form.tools else []
-        if form.schema is not None or not rules:
-            schema = Reader().read(form.schema if form.schema is not None else {}, SCHEMA_FIELD)
-            rules += ["answer: " + _json(schema or {"type": "object"}, SCHEMA_FIELD)]
-        if form.free:
-            ways = f"{self._free}* calls?"
-        else:
-            ways = " | ".join(
-                name for name in ("calls", "answer") if any(rule.startswith(f"{name}:") for rule in rules)
-            )
-        rules = [f"content: {ways}", *rules]
-        text = "\n".join((self._start(prompt_ids), *rules, ""))
+        reader, rules, ways = Reader(), list[str](), list[str]()
+        if form.tools:
+            rules += self._of_tools(form, reader)
+            ways.append("calls")
+        if form.schema is not None or not form.tools:
+            schema = reader.read(form.schema if form.schema is not None else {}, SCHEMA_FIELD)
+            rules.append("answer: " + _json(schema or {"type": "object"}, SCHEMA_FIELD))
+            ways.append("answer")
+        content = f"{self._free}* calls?" if form.free else " | ".join(ways)
+        text = "\n".join((self._start(prompt_ids), f"content: {content}", *rules, ""))
         size = len(text.encode())
         if size > GRAMMAR_BYTES_MAX:
             what = f"the {len(form.tools)} tools" if form.tools else "the schema"
@@ -116,7 +114,7 @@ class Grammars:
             return f"start: content | <[{marks.think}]> {thought}"
         return "start: content"
 
-    def _of_tools(self, form: Form) -> list[str]:
+    def _of_tools(self, form: Form, reader: Reader) -> list[str]:
         calls = self._calls
         if calls is None:
             raise BadRequest(
@@ -125,7 +123,6 @@ class Grammars:
         again = f"({_written(calls.between)} call)*" if form.many else ""
         ways = " | ".join(f"call{i}" for i in range(len(form.tools)))
         rules = [f"calls: {_written(calls.before)} call {again} {_written(calls.after)}", f"call: {ways}"]
-        reader = Reader()
         for i, tool in enumerate(form.tools):
             field = f"tools[{i}].function.parameters"
             rules.append(f"call{i}: {_written(calls.call, tool.name, f'arguments{i}')}")

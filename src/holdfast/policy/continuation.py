@@ -21,12 +21,13 @@ class Contract(NamedTuple):
 
 
 def contract(sampling: Sampling, exactness: Exactness) -> Contract:
-    """What a client may expect of an answer that has to move."""
+    """What a client may expect of an answer that has to move. Under a grammar the whole matches it once, in either case."""
+    led = ", and its grammar is led through what was delivered" if sampling.grammar else ""
     if exactness is Exactness.EXACT:
-        return Contract("exact", "noise is keyed by seed and position")
+        return Contract("exact", f"noise is keyed by seed and position{led}")
     if sampling.temperature == 0 and exactness is Exactness.GREEDY:
-        return Contract("exact", "greedy")
-    return Contract("fair", "no token is lost or doubled, the rest is a fair sample")
+        return Contract("exact", f"greedy{led}")
+    return Contract("fair", f"no token is lost or doubled, the rest is a fair sample{led}")
 
 
 class Resume(Struct, frozen=True):

@@ -14,7 +14,7 @@ from holdfast.domain.request import Chunk, Finish, Generation, TokenLogprob
 from holdfast.gateway.marks import Mark, Rest, read_mark
 from holdfast.gateway.order import Order
 from holdfast.gateway.reading import Reading
-from holdfast.gateway.writing import Events
+from holdfast.gateway.writing import ChatWriter
 
 CALL = '<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>look<｜tool▁sep｜>{"q": "é€"}<｜tool▁call▁end｜><｜tool▁calls▁end｜>'
 PIECES = ("Hello there.", " naïve 🦜🦜", "</think>", "<think>", CALL, "END of it", " EN", "D", "\n\n", "a")
@@ -96,9 +96,9 @@ class Seen:
 def told(answer: Answer, chunks: list[Chunk], mark: Mark | None) -> list[bytes]:
     """The events of one stream, as the door writes them."""
     made = answer.order()
-    reading, events = Reading(made), Events(made, PEARL)
+    reading, events = Reading(made), ChatWriter(made, PEARL)
     rest = None if mark is None else Rest(reading, mark)
-    out = events.role() if mark is None else b""
+    out = events.begin() if mark is None else b""
     for chunk in chunks:
         out += events.said(reading.take(chunk), reading) if rest is None else events.rest(rest, chunk, reading)
         if reading.done:

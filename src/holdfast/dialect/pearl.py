@@ -6,9 +6,10 @@ Text is tokenised stretch by stretch between markers, and markers are put in by 
 import json
 from pathlib import Path
 
+from holdfast.dialect.grammar import Grammars, bare
 from holdfast.dialect.parser import MarkerParser, Markers, begins_reasoning, thinking_end
 from holdfast.dialect.vocabulary import ForeignVocabulary, Vocabulary
-from holdfast.domain.dialect import Message, ThinkingEnd, Tool
+from holdfast.domain.dialect import Form, Message, ThinkingEnd, Tool
 from holdfast.domain.fault import BadRequest
 
 JSON_LINE = "Answer with one JSON object."
@@ -30,6 +31,7 @@ class PearlDialect:
         if -1 in ids or -1 in (self._markers.think, self._markers.end_think, self._markers.sep):
             raise ForeignVocabulary(f"{folder / 'tokenizer.json'} lacks markers of Pearl's chat format")
         self._bos, self._eos, self._user, self._assistant, self._output_begin, self._output_end = ids
+        self._grammars = Grammars(self._vocabulary, self._markers, bare)
 
     @property
     def stop_ids(self) -> tuple[int, ...]:
@@ -53,6 +55,9 @@ class PearlDialect:
 
     def thinking_end(self, prompt_ids: list[int]) -> ThinkingEnd | None:
         return thinking_end(prompt_ids, self._markers, self._vocabulary)
+
+    def grammar(self, prompt_ids: list[int], form: Form) -> str:
+        return self._grammars.write(prompt_ids, form)
 
     def render(self, messages: list[Message], tools: list[Tool], thinking: bool, json_mode: bool) -> list[int]:
         """Prompt ids, ending where the model is to go on.

@@ -14,9 +14,10 @@ import jinja2
 from jinja2.ext import loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from holdfast.dialect.grammar import Grammars, bare, fenced
 from holdfast.dialect.parser import MarkerParser, Markers, begins_reasoning, thinking_end
 from holdfast.dialect.vocabulary import Vocabulary
-from holdfast.domain.dialect import Message, ThinkingEnd, Tool
+from holdfast.domain.dialect import Form, Message, ThinkingEnd, Tool
 from holdfast.domain.fault import BadRequest
 
 NONCHARACTERS = [chr(point) for point in range(0xFDD0, 0xFDF0)]
@@ -31,7 +32,10 @@ class TemplateDialect:
         self._markers = Markers.of(self._vocabulary)
         path = folder / "tokenizer_config.json"
         settings: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.is_file() else {}
-        self._template = _environment().from_string(_source(folder, settings))
+        source = _source(folder, settings)
+        self._template = _environment().from_string(source)
+        calls = fenced if "```json" in source else bare  # V3 and R1 fence their arguments, V3.1 does not
+        self._grammars = Grammars(self._vocabulary, self._markers, calls, loose=True)
         self._words = {
             name: _written(settings.get(name)) for name in ("bos_token", "eos_token", "pad_token", "unk_token")
         }
@@ -59,6 +63,9 @@ class TemplateDialect:
 
     def thinking_end(self, prompt_ids: list[int]) -> ThinkingEnd | None:
         return thinking_end(prompt_ids, self._markers, self._vocabulary)
+
+    def grammar(self, prompt_ids: list[int], form: Form) -> str:
+        return self._grammars.write(prompt_ids, form)
 
     def render(self, messages: list[Message], tools: list[Tool], thinking: bool, json_mode: bool) -> list[int]:
         """Prompt ids by the folder's template.

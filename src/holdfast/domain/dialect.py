@@ -128,6 +128,16 @@ class Dialect(Protocol):
         """How the reasoning ends with which the answer to this prompt begins; None when it begins with none."""
         ...
 
+    def grammar(self, prompt_ids: list[int], form: Form) -> str:
+        """What goes into Sampling.grammar, so that the answer to this prompt has this form. Costs milliseconds for a large
+        schema or many tools: call it where the prompt is rendered, off the event loop when the body is large.
+
+        Raises:
+            BadRequest: a schema asserts what no grammar can keep, it is too large, or the format has no marks for calls;
+                the fields named are response_format.json_schema.schema, tools[i].function.parameters, tools, tool_choice.
+        """
+        ...
+
     def bytes_of(self, token: int) -> bytes:
         """A token's own bytes; a marker's written form."""
         ...

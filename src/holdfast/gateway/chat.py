@@ -1,4 +1,4 @@
-"""POST /v1/chat/completions: reads the request, calls the service, writes the answer.
+"""A request for an answer, of any surface: reads it, calls the service, writes the answer.
 
 An answer that is had again (gateway/resumed.py, or a repeated Idempotency-Key) is written by the same code, from its kept ids.
 """
@@ -24,12 +24,14 @@ from holdfast.gateway.journal import digest_of_key
 from holdfast.gateway.marks import Mark, Rest
 from holdfast.gateway.metrics import Tally
 from holdfast.gateway.needs import Needs
-from holdfast.gateway.openai_wire import decode
-from holdfast.gateway.order import Order, order, order_again, prompt_of, read_note
+from holdfast.gateway.order import Order, read_note
+from holdfast.gateway.ordering import order, order_again, prompt_of
 from holdfast.gateway.pages import bearer, request_id_line
 from holdfast.gateway.reading import Reading
 from holdfast.gateway.refusals import JSON_TYPE, refusal_for
-from holdfast.gateway.writing import Events, keep_alive, logprobs_json, whole
+from holdfast.gateway.surface import Surface, Writer
+from holdfast.gateway.surfaces import surface_of
+from holdfast.gateway.writing import keep_alive, logprobs_json
 
 STREAM_TYPE = b"content-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache\r\nx-accel-buffering: no\r\n"
 KEY_BYTES_MAX = 255
@@ -102,6 +104,7 @@ class Telling(Struct):
 
     made: Order
     needs: Needs
+    surface: Surface
     reading: Reading
     chunks: AsyncGenerator[Chunk, None]
     began: float
@@ -111,13 +114,13 @@ class Telling(Struct):
 
 
 class Chat:
-    """Answers chat requests over one service."""
+    """Answers requests for answers over one service."""
 
     def __init__(self, needs: Needs, tally: Tally) -> None:
         self._needs = needs
         self._tally = tally
 
-    async def answer(self, exchange: Exchange) -> None:
+    async def answer(self, exchange: Exchange, surface: Surface) -> None:
         """One exchange, from the body to the last byte. A Fault becomes an error page, or an error event in a stream."""
         needs, tally, request = self._needs, self._tally, exchange.request
         began, who = needs.clock.now(), None
@@ -132,10 +135,11 @@ class Chat:
             if kept is None:
                 if needs.glance is not None:  # whoever comes back for an answer that exists is never refused
                     needs.glance(who, exchange.address)
-                made, by = await self._order(request, who)
+                made, by = await self._order(request, who, surface)
                 exchange.generation = made.generation.id
                 exchange.lingers = wants_resume(request) and not complaint_of(made.generation.id, by)
-                await self._tell(exchange, Telling(made, by, Reading(made), by.service(made.generation), began))
+                chunks = by.service(made.generation)
+                await self._tell(exchange, Telling(made, by, surface, Reading(made), chunks, began))
             elif read_note(kept.generation).body_digest != who.body_digest:
                 why = "This Idempotency-Key was sent before with another body; use a new key for a new request."
                 raise BadRequest(why, "idempotency-key", "idempotency_key_reused")
@@ -143,7 +147,7 @@ class Chat:
                 tally.replayed += 1
                 await self.again(exchange, kept, who.key, None, b"x-holdfast-replayed: true\r\n")
         except Fault as fault:
-            said = refusal_for(fault)
+            said = surface.refuse(refusal_for(fault))
             tally.failed(fault)
             needs.emit(RequestRefused(status=said.status, why=fault.why))
             exchange.refuse(said, request_id_line(request, needs.bits))
@@ -157,14 +161,17 @@ class Chat:
         needs = self._needs
         if needs.streams is None:
             return
-        made = order_again(kept.generation, needs)
+        generation = kept.generation
+        note = read_note(generation)
+        made, surface = order_again(generation, note, needs), surface_of(note)
         exchange.generation, exchange.follows = kept.begun.id, True
         exchange.lingers = wants_resume(exchange.request) and not complaint_of(kept.begun.id, needs)
         token = 0 if mark is None else mark.at
         why = f"asked for again from token {token}; {'its owner lives' if kept.alive else 'its owner is gone'}"
         needs.emit(StreamResumed(generation=kept.begun.id, token=token, owner=kept.owner, why=why))
         chunks = needs.streams.follow(kept, key)
-        await self._tell(exchange, Telling(made, needs, Reading(made), chunks, needs.clock.now(), True, mark, lines))
+        began = needs.clock.now()
+        await self._tell(exchange, Telling(made, needs, surface, Reading(made), chunks, began, True, mark, lines))
 
     async def _tell(self, exchange: Exchange, telling: Telling) -> None:
         try:
@@ -178,26 +185,26 @@ class Chat:
                 self._tally.tokens_out += telling.reading.tokens
                 self._tally.tokens_cached += telling.reading.cached
 
-    async def _order(self, request: Request, who: Asker) -> tuple[Order, Needs]:
+    async def _order(self, request: Request, who: Asker, surface: Surface) -> tuple[Order, Needs]:
         """What is owed, and by whose means: the smaller model's where the ladder says so and it can."""
         needs = self._needs
         smaller = needs.smaller
         if smaller is not None and smaller.takes(who):
             with contextlib.suppress(BadRequest):  # the site's own model may be able to; if not, it says why
-                return await self._made(request, who, smaller.needs), smaller.needs
-        return await self._made(request, who, needs), needs
+                return await self._made(request, who, smaller.needs, surface), smaller.needs
+        return await self._made(request, who, needs, surface), needs
 
-    async def _made(self, request: Request, who: Asker, needs: Needs) -> Order:
+    async def _made(self, request: Request, who: Asker, needs: Needs, surface: Surface) -> Order:
         body, card = request.body, needs.card()
         try:
-            ask = decode(body)
+            ask = surface.read(body)
             if len(body) < needs.limits.large_text_bytes:
                 prompt_ids = prompt_of(ask, needs, card)
             else:
                 prompt_ids = await asyncio.to_thread(prompt_of, ask, needs, card)
         except RecursionError as error:
             raise BadRequest("The body's JSON is nested too deeply; flatten it.", code="invalid_json") from error
-        made = order(ask, prompt_ids, who, needs, card)
+        made = order(ask, prompt_ids, who, needs, surface)
         self._tally.tokens_in += len(prompt_ids)
         return made
 
@@ -247,7 +254,8 @@ class Chat:
         said = Said("".join(reasoning), "".join(content), tuple(calls))
         logprobs = logprobs_json(rows, telling.needs.dialect) if rows else None
         lines = JSON_TYPE + self._lines(telling, exchange.request) + b"x-holdfast-moves: %d\r\n" % reading.moves
-        exchange.send(200, lines, whole(made, reading, said, logprobs))
+        writer = telling.surface.writer(made, telling.needs.dialect)
+        exchange.send(200, lines, writer.whole(reading, said, logprobs))
 
     def _timed(self, chunk: Chunk, telling: Telling, last: float, now: float) -> float:
         """Take down first-token time, gaps and pauses. Returns the time of the newest ids."""
@@ -267,26 +275,26 @@ class Chat:
 
     async def _stream(self, exchange: Exchange, telling: Telling) -> None:
         """Nothing is written before the first chunk: until then a refusal is an error page, later it is an error event."""
-        tally, needs = self._tally, self._needs
+        tally, needs, surface = self._tally, self._needs, telling.surface
+        writer = surface.writer(telling.made, telling.needs.dialect)
         try:
-            await self._events(exchange, telling)
+            await self._events(exchange, telling, writer)
         except Fault as fault:
             if not exchange.begun:
                 raise
             if exchange.answered:
                 return  # the client has its whole answer; what went wrong after it is no concern of theirs
-            said = refusal_for(fault)
+            said = surface.refuse(refusal_for(fault))
             tally.failed(fault)
             tally.refused(said.code)
             tally.cut += 1
             needs.emit(RequestRefused(status=said.status, why=fault.why))
-            exchange.shut(b"data: " + said.body + b"\n\n", close=True)
+            exchange.shut(writer.cut(said), close=True)
         finally:
             tally.streams -= exchange.begun
 
-    async def _events(self, exchange: Exchange, telling: Telling) -> None:
+    async def _events(self, exchange: Exchange, telling: Telling, writer: Writer) -> None:
         needs, reading, mark = telling.needs, telling.reading, telling.mark
-        events = Events(telling.made, needs.dialect)
         rest = None if mark is None else Rest(reading, mark)
         now, last, ahead = needs.clock.now, telling.began, b""
         async with aclosing(telling.chunks) as chunks:
@@ -294,17 +302,17 @@ class Chat:
                 if not exchange.begun:
                     exchange.open(STREAM_TYPE + self._lines(telling, exchange.request))
                     self._tally.streams += 1
-                    ahead = events.role() if mark is None else b""
+                    ahead = writer.begin() if mark is None else b""
                 if chunk.waiting:
                     data = ahead + keep_alive(chunk.waiting)
                 else:
                     last = self._timed(chunk, telling, last, now())
                     if rest is None:
-                        data = ahead + events.said(reading.take(chunk), reading)
+                        data = ahead + writer.said(reading.take(chunk), reading)
                     else:
-                        data = events.rest(rest, chunk, reading)
+                        data = writer.rest(rest, chunk, reading)
                     if reading.done:
-                        exchange.shut(data + events.last(reading, "" if mark is None else mark.ending))
+                        exchange.shut(data + writer.last(reading, "" if mark is None else mark.ending))
                         if reading.stopped:
                             return
                         continue

@@ -90,10 +90,10 @@ class Rest:
             return said
         reading.logprobs = None  # of a chunk that was given in part they went with its first event
         if reading.tokens > mark.at or reading.done:
-            self._held = joined(self._held, Said("", said.content, said.calls))
+            self._held = joined(self._held, Said("", said.content, said.calls, said.parts))
             reading.before = mark.at
         if reading.done if mark.ending else reading.tokens == mark.to:
             held, self._held = self._held, NOTHING
             if mark.given:
-                return held if mark.given == "r" else Said("", "", held.calls)
+                return held if mark.given == "r" else Said("", "", held.calls, held.parts)
         return NOTHING

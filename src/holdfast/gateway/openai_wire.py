@@ -1,24 +1,36 @@
-"""The request as OpenAI's and DeepSeek's clients write it, typed. Unknown fields are ignored; wrong ones are named."""
+"""The request as OpenAI's and DeepSeek's clients write it, typed. Fields that are wrong are named.
 
-import json
+What becomes of fields that are not served is in gateway/openai_fields.py. Those that are refused stand in the struct with a type
+that only their harmless value has, so that looking for them costs nothing.
+"""
+
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
 
-from holdfast.domain.dialect import Message, Tool, ToolCall
 from holdfast.domain.fault import BadRequest
+from holdfast.gateway.openai_fields import REFUSED
 
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
 Count = Annotated[int, Meta(ge=1, le=2**31 - 1)]
+ToolName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.:-]{1,128}$")]
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max", "ultra"]
+STOPS_MAX = 16
 STOP_CHARS_MAX = 1024
+CHOICES_MAX = 8
+USER_BYTES_MAX = 512
 _PATH = re.compile(r" - at `\$\.?(.*)`$")
+T = TypeVar("T")
 
 
 class Part(Struct):
+    """A piece of a message's content."""
+
     type: str
     text: str | None = None
+    refusal: str | None = None
 
 
 class FunctionSaid(Struct):
@@ -39,12 +51,14 @@ class Turn(Struct):
     tool_calls: list[CallSaid] | None = None
     tool_call_id: str | None = None
     prefix: bool | None = None
+    reasoning_content: str | None = None
 
 
 class FunctionOffered(Struct):
-    name: str
+    name: ToolName
     description: str | None = None
     parameters: dict[str, Any] | None = None
+    strict: bool | None = None
 
 
 class ToolOffered(Struct):
@@ -60,8 +74,17 @@ class Thinking(Struct):
     type: Literal["enabled", "disabled", "auto"] = "enabled"
 
 
+class SchemaSaid(Struct):
+    """`response_format.json_schema`."""
+
+    name: str = ""
+    schema: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
 class ResponseFormat(Struct):
     type: str = "text"
+    json_schema: SchemaSaid | None = None
 
 
 class Ask(Struct):
@@ -84,13 +107,32 @@ class Ask(Struct):
     top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
     seed: int | None = None
     stop: str | list[str] | None = None
-    n: int | None = None
+    n: Annotated[int, Meta(ge=1, le=CHOICES_MAX)] | None = None
     thinking: Thinking | None = None
-    reasoning_effort: str | None = None
+    reasoning_effort: Effort | None = None
     response_format: ResponseFormat | None = None
     tools: list[ToolOffered] | None = None
     tool_choice: str | dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
+    tool_stream: Literal["buffered", "live"] | None = None
     ignore_eos: bool | None = None
+    user: str | None = None
+    user_id: str | None = None
+    prompt_cache_key: str | None = None
+    # not served; see openai_fields.REFUSED
+    audio: None = None
+    chat_template: None = None
+    chat_template_kwargs: None = None
+    function_call: None = None
+    functions: None = None
+    guided_choice: None = None
+    guided_grammar: None = None
+    guided_json: None = None
+    guided_regex: None = None
+    modalities: list[Literal["text"]] | None = None
+    repetition_penalty: Annotated[float, Meta(ge=1, le=1)] | None = None
+    structured_outputs: None = None
+    web_search_options: None = None
 
 
 _DECODER = msgspec.json.Decoder(Ask)
@@ -102,97 +144,58 @@ def decode(body: bytes) -> Ask:
     Raises:
         BadRequest: not JSON, a field of the wrong type or out of range, or a feature that is not offered.
     """
+    return checked(read(_DECODER, body))
+
+
+def read(decoder: "msgspec.json.Decoder[T]", body: bytes) -> T:
+    """A body by its decoder.
+
+    Raises:
+        BadRequest: it is not JSON, or not what the decoder wants.
+    """
     try:
-        ask = _DECODER.decode(body)
+        return decoder.decode(body)
     except msgspec.ValidationError as error:
         raise _named(error) from error
     except UnicodeDecodeError as error:
         raise BadRequest(f"The body is not UTF-8: {error.reason}.", code="invalid_json") from error
     except msgspec.DecodeError as error:
         raise BadRequest(f"The body is not JSON: {error}.", code="invalid_json") from error
-    if ask.n is not None and ask.n != 1:
-        raise BadRequest(f"n is {ask.n}, but one answer a request is all there is; send n=1 or leave it out.", "n")
-    stops = ask.stop if isinstance(ask.stop, list) else [ask.stop or ""]
-    if len(stops) > 16:
-        raise BadRequest(f"stop holds {len(stops)} strings; send at most 16.", "stop")
-    if max(map(len, stops), default=0) > STOP_CHARS_MAX:
-        raise BadRequest(f"stop holds a string of more than {STOP_CHARS_MAX} characters; send shorter ones.", "stop")
+
+
+def checked(ask: Ask) -> Ask:
+    """The same, when what it says fits together. Raises BadRequest."""
+    stop = ask.stop
+    if stop:
+        stops = stop if isinstance(stop, list) else [stop]
+        if len(stops) > STOPS_MAX:
+            raise BadRequest(f"stop holds {len(stops)} strings; send at most {STOPS_MAX}.", "stop")
+        if max(map(len, stops)) > STOP_CHARS_MAX:
+            raise BadRequest(
+                f"stop holds a string of more than {STOP_CHARS_MAX} characters; send shorter ones.", "stop"
+            )
     if ask.top_logprobs is not None and not ask.logprobs:
         raise BadRequest("top_logprobs needs logprobs; send logprobs=true with it.", "top_logprobs")
-    form = ask.response_format
-    if form is not None and form.type not in ("text", "json_object"):
-        raise BadRequest(
-            f"response_format {form.type!r} is not offered; send text or json_object.", "response_format.type"
-        )
+    if ask.user_id or ask.user or ask.prompt_cache_key:
+        _user(ask)
     return ask
 
 
+def _user(ask: Ask) -> None:
+    for name, said in (("user_id", ask.user_id), ("user", ask.user), ("prompt_cache_key", ask.prompt_cache_key)):
+        if said is not None and len(said.encode("utf-8", "replace")) > USER_BYTES_MAX:
+            raise BadRequest(f"{name} is longer than {USER_BYTES_MAX} bytes; send a shorter one.", name)
+
+
 def _named(error: msgspec.ValidationError) -> BadRequest:
-    """msgspec's sentence with the field in front."""
+    """msgspec's sentence with the field in front, or the fix from the list of what is refused."""
     words = str(error)
     at = _PATH.search(words)
     if at is not None:
         where, words = at[1], words[: at.start()]
-        return BadRequest(f"{where}: {words}.", where)
+        listed = REFUSED.get(where.partition("[")[0])
+        return BadRequest(listed or f"{where}: {words}.", where)
     missing = re.search(r"missing required field `(\w+)`", words)
     if missing is not None:
         return BadRequest(f"{missing[1]} is required; send it.", missing[1])
     return BadRequest(f"{words}.")
-
-
-def turns(ask: Ask) -> list[Message]:
-    """The messages as the dialect wants them: text parts joined by a newline.
-
-    Raises:
-        BadRequest: a part that is not text; a turn without anything to say.
-    """
-    messages = []
-    for i, turn in enumerate(ask.messages):
-        content = turn.content
-        if content is None:
-            content = ""
-            if turn.role in ("user", "system", "developer"):
-                raise BadRequest(
-                    f"messages[{i}].content is empty; a {turn.role} message needs text.", f"messages[{i}].content"
-                )
-        elif not isinstance(content, str):
-            content = _joined(content, i)
-        calls = tuple(
-            ToolCall(
-                call.function.name,
-                call.function.arguments
-                if isinstance(call.function.arguments, str)
-                else json.dumps(call.function.arguments, ensure_ascii=False),
-                call.id,
-            )
-            for call in turn.tool_calls or ()
-        )
-        role = "tool" if turn.role == "function" else turn.role
-        messages.append(Message(role, content, calls, turn.tool_call_id or "", bool(turn.prefix)))
-    return messages
-
-
-def _joined(parts: list[Part], i: int) -> str:
-    texts = []
-    for j, part in enumerate(parts):
-        if part.type != "text" or part.text is None:
-            where = f"messages[{i}].content[{j}]"
-            raise BadRequest(f"{where} is of type {part.type!r}; this model reads text parts only.", where)
-        texts.append(part.text)
-    return "\n".join(texts)
-
-
-def offered(ask: Ask) -> list[Tool]:
-    """The tools that the model may call; none with tool_choice none.
-
-    Raises:
-        BadRequest: a tool_choice that would force a call, or a tool that is not a function.
-    """
-    if not ask.tools or ask.tool_choice == "none":
-        return []
-    if ask.tool_choice is not None and ask.tool_choice != "auto":
-        raise BadRequest("tool_choice can't force a call here; send auto or none.", "tool_choice")
-    for i, tool in enumerate(ask.tools):
-        if tool.type != "function":
-            raise BadRequest(f"tools[{i}].type is {tool.type!r}; send function.", f"tools[{i}].type")
-    return [Tool(t.function.name, t.function.description or "", t.function.parameters) for t in ask.tools]

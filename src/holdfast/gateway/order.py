@@ -1,4 +1,7 @@
-"""From a request's body to what is owed: the Generation, and how its answer is to be written."""
+"""One accepted request, and what is kept of it so that any worker can go on writing its answer.
+
+How a body becomes one is in gateway/ordering.py.
+"""
 
 import msgspec
 from msgspec import Struct
@@ -6,13 +9,9 @@ from msgspec import Struct
 from holdfast.domain.dialect import Parser
 from holdfast.domain.fault import BadRequest
 from holdfast.domain.release import Exactness
-from holdfast.domain.request import Generation, Sampling
-from holdfast.gateway.asker import Asker
-from holdfast.gateway.degrade import Cut
-from holdfast.gateway.needs import ModelCard, Needs
-from holdfast.gateway.openai_wire import Ask, offered, turns
+from holdfast.domain.request import Generation
+from holdfast.gateway.needs import ModelCard
 
-BIASES_MAX = 1024
 GONE = "stream_not_found"
 
 
@@ -28,6 +27,10 @@ class Order(Struct):
     include_usage: bool
     created: int
     degraded: str = ""  # what was given up, as a header says it
+    more: bytes = b""  # what its surface has kept of the request, for its writer
+    live: bool = False  # calls are written as they come, and not once they are whole
+    index: int = 0  # of several choices
+    name: str = ""  # the answer's, where it has several; else it is the generation's id
 
 
 class Note(Struct, frozen=True, array_like=True):
@@ -42,9 +45,13 @@ class Note(Struct, frozen=True, array_like=True):
     exactness: Exactness
     body_digest: bytes
     degraded: str = ""
+    surface: str = "chat"  # whose shape it has
+    more: bytes = b""
+    live: bool = False
+    choices: int = 1
 
 
-_note = msgspec.msgpack.Encoder().encode
+write_note = msgspec.msgpack.Encoder().encode
 _read_note = msgspec.msgpack.Decoder(Note).decode
 
 
@@ -58,140 +65,3 @@ def read_note(generation: Generation) -> Note:
         return _read_note(generation.note)
     except msgspec.MsgspecError:
         raise BadRequest("This answer was begun by another version of Holdfast; ask again.", code=GONE) from None
-
-
-def order_again(generation: Generation, needs: Needs) -> Order:
-    """The order that a kept generation came from. Raises BadRequest."""
-    note = read_note(generation)
-    card = ModelCard(name=note.model, digest=note.digest, exactness=note.exactness)
-    parser = needs.dialect.parser(generation.prompt_ids)
-    usage, created, degraded = note.include_usage, note.created, note.degraded
-    return Order(generation, parser, card, note.model, note.stops, note.stream, usage, created, degraded)
-
-
-def thinks(ask: Ask, card: ModelCard) -> bool:
-    """Whether the answer is to begin with reasoning: `thinking` decides, else `reasoning_effort`, else the model's name.
-
-    Raises:
-        BadRequest: no model of that name.
-    """
-    if ask.model == card.name:
-        thinking = card.thinking_default
-    else:
-        aliases = dict(card.aliases)
-        if ask.model not in aliases:
-            names = ", ".join((card.name, *aliases))
-            raise BadRequest(
-                f"The model {ask.model!r} does not exist here; there is: {names}.", "model", "model_not_found"
-            )
-        thinking = aliases[ask.model]
-    if ask.thinking is not None and ask.thinking.type != "auto":
-        return ask.thinking.type == "enabled"
-    if ask.reasoning_effort is not None:
-        return ask.reasoning_effort != "none"
-    return thinking
-
-
-def bias_of(ask: Ask, vocab_size: int) -> tuple[tuple[int, float], ...]:
-    """logit_bias as pairs.
-
-    Raises:
-        BadRequest: too many of them, or a key that is not a token id of this model.
-    """
-    given = ask.logit_bias or {}
-    if len(given) > BIASES_MAX:
-        raise BadRequest(f"logit_bias has {len(given)} entries; send at most {BIASES_MAX}.", "logit_bias")
-    for word in given:
-        if not (word.isascii() and word.isdigit() and len(word) < 10 and int(word) < vocab_size):
-            raise BadRequest(
-                f"logit_bias maps token ids, 0 to {vocab_size - 1}, to weights; {word!r} is none.", "logit_bias"
-            )
-    return tuple((int(word), weight) for word, weight in given.items())
-
-
-def sampling(ask: Ask, vocab_size: int) -> Sampling:
-    """How tokens are chosen. Raises BadRequest."""
-    return Sampling(
-        1.0 if ask.temperature is None else ask.temperature,
-        1.0 if ask.top_p is None else ask.top_p,
-        max(ask.top_k or 0, 0),
-        ask.min_p or 0.0,
-        ask.presence_penalty or 0.0,
-        ask.frequency_penalty or 0.0,
-        bias_of(ask, vocab_size) if ask.logit_bias else (),
-        (ask.top_logprobs or 0) if ask.logprobs else -1,
-        bool(ask.ignore_eos),
-    )
-
-
-def seed_of(ask: Ask, needs: Needs) -> int:
-    """The client's seed as an unsigned 63-bit number, or one drawn that a JSON client can send back (53 bits)."""
-    if ask.seed is None:
-        return needs.bits(53)
-    return ask.seed & 0x7FFF_FFFF_FFFF_FFFF
-
-
-def prompt_of(ask: Ask, needs: Needs, card: ModelCard) -> list[int]:
-    """The prompt's ids.
-
-    Raises:
-        BadRequest: it can't be expressed, or leaves no room for an answer.
-    """
-    thinking = thinks(ask, card)
-    messages = turns(ask)
-    room = card.context_tokens_max
-    least = sum(len(message.content) for message in messages) // needs.dialect.token_bytes_max
-    if least >= room:
-        raise _too_long(f"at least {least}", room)
-    json_mode = ask.response_format is not None and ask.response_format.type == "json_object"
-    ids = needs.dialect.render(messages, offered(ask), thinking, json_mode)
-    if len(ids) >= room:
-        raise _too_long(str(len(ids)), room)
-    return ids
-
-
-def _too_long(tokens: str, room: int) -> BadRequest:
-    why = f"The messages make {tokens} tokens, but the context holds {room}; shorten them."
-    return BadRequest(why, "messages", "context_length_exceeded")
-
-
-def order(ask: Ask, prompt_ids: list[int], asker: Asker, needs: Needs, card: ModelCard) -> Order:
-    """Put everything together; draws the seed and the id."""
-    wanted = ask.max_completion_tokens or ask.max_tokens or card.max_tokens_default
-    stop = ask.stop
-    stops = () if not stop else (stop,) if isinstance(stop, str) else tuple(s for s in stop if s)
-    dialect, options, created = needs.dialect, ask.stream_options, int(needs.unix_s())
-    stream, include_usage = bool(ask.stream), options is not None and bool(options.include_usage)
-    model = needs.stands_in or ask.model
-    cut = cut_of(min(wanted, card.context_tokens_max - len(prompt_ids)), prompt_ids, asker, needs)
-    note = Note(model, stops, stream, include_usage, created, card.digest, card.exactness, asker.body_digest, cut.words)
-    generation = Generation(
-        id=f"{needs.bits(96):024x}",
-        prompt_ids=prompt_ids,
-        sampling=sampling(ask, dialect.vocab_size),
-        max_tokens=cut.max_tokens,
-        thinking_max=cut.thinking_max,
-        seed=seed_of(ask, needs),
-        stop_ids=() if ask.ignore_eos else dialect.stop_ids,
-        deadline=needs.clock.now() + asker.deadline_s,
-        key=asker.key,
-        tenant=asker.tenant,
-        priority=asker.priority or 0,
-        client=asker.client,
-        session=asker.session,
-        body_bytes=asker.body_bytes,
-        whole=not stream,
-        idempotency=asker.idempotency,
-        note=_note(note),
-    )
-    return Order(
-        generation, dialect.parser(prompt_ids), card, model, stops, stream, include_usage, created, cut.words
-    )  # fmt: skip
-
-
-def cut_of(max_tokens: int, prompt_ids: list[int], asker: Asker, needs: Needs) -> Cut:
-    """How long the answer may be, as the ladder stands."""
-    degrader = needs.degrader
-    if degrader is None or not degrader.rung or asker.never_degrade:
-        return Cut(max_tokens)
-    return degrader.cut(max_tokens, needs.dialect.thinking_end(prompt_ids) is not None, needs.stands_in)

@@ -11,11 +11,13 @@ from holdfast.domain.fault import Fault
 from holdfast.gateway.connection import Exchange
 from holdfast.gateway.incoming import Request
 from holdfast.gateway.needs import Needs
-from holdfast.gateway.refusals import JSON_TYPE, refusal, refusal_for
+from holdfast.gateway.refusals import JSON_TYPE, Refusal, refusal, refusal_for
+from holdfast.gateway.surface import Surface
+from holdfast.gateway.surfaces import BY_PATH, as_it_is
 
 Answer = Callable[[Exchange], Coroutine[None, None, None]]
+AnswerIn = Callable[[Exchange, Surface], Coroutine[None, None, None]]
 _SANE_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
-CHAT = (b"/v1/chat/completions", b"/chat/completions", b"/beta/chat/completions")
 MODEL = (b"/v1/models/", b"/models/")
 STREAM = (b"/v1/streams/", b"/streams/")
 
@@ -37,9 +39,9 @@ def request_id_line(request: Request, made: str | Callable[[int], int]) -> bytes
 
 
 class Pages:
-    """Routes every request; answers all but chat itself."""
+    """Routes every request; answers all but those for answers."""
 
-    def __init__(self, needs: Needs, chat: Answer, resumed: Answer, draining: Callable[[], bool]) -> None:
+    def __init__(self, needs: Needs, chat: AnswerIn, resumed: Answer, draining: Callable[[], bool]) -> None:
         self._needs = needs
         self._chat = chat
         self._resumed = resumed
@@ -55,13 +57,15 @@ class Pages:
     def handle(self, exchange: Exchange) -> Coroutine[None, None, None] | None:
         """A coroutine that answers, or None when the answer was given at once."""
         request = exchange.request
-        if request.path not in CHAT:
+        surface = BY_PATH.get(request.path)
+        if surface is None:
             request.path = request.path.partition(b"?")[0]
+            surface = BY_PATH.get(request.path)
         path = request.path
-        if path in CHAT:
+        if surface is not None:
             if request.method == b"POST":
-                return self._chat(exchange)
-            self._wrong_method(exchange, b"POST")
+                return self._chat(exchange, surface)
+            self._wrong_method(exchange, b"POST", surface.refuse)
             return None
         page = self._gets.get(path)
         if page is None and path.startswith(MODEL):
@@ -85,10 +89,10 @@ class Pages:
     def _show(self, exchange: Exchange, value: object, status: int = 200) -> None:
         exchange.send(status, JSON_TYPE + self._id(exchange), msgspec.json.encode(value))
 
-    def _wrong_method(self, exchange: Exchange, allowed: bytes) -> None:
+    def _wrong_method(self, exchange: Exchange, allowed: bytes, dress: Callable[[Refusal], Refusal] = as_it_is) -> None:
         path, method = exchange.request.path.decode("latin-1"), exchange.request.method.decode("latin-1")
         said = refusal(405, f"{path} is asked with {allowed.decode()}, not {method}.", "method_not_allowed")
-        exchange.refuse(said, self._id(exchange) + b"allow: %b\r\n" % allowed)
+        exchange.refuse(dress(said), self._id(exchange) + b"allow: %b\r\n" % allowed)
 
     def _allowed(self, exchange: Exchange) -> bool:
         """Whether the caller may look; answers for itself when not."""

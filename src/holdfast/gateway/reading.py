@@ -52,12 +52,12 @@ class Reading:
             self.finish = finish
             self.done = True
             rest = self.parser.end()
-            if rest.reasoning or rest.content or rest.calls:
-                fed = Said(fed.reasoning + rest.reasoning, fed.content + rest.content, fed.calls + rest.calls)
+            if rest.reasoning or rest.content or rest.calls or rest.parts:
+                fed = joined(fed, rest)
         if self._stops is not None:
             fed = self._stopped(fed, self._stops)
         if fed.calls:
-            fed = Said(fed.reasoning, fed.content, self._numbered(fed.calls))
+            fed = Said(fed.reasoning, fed.content, self._numbered(fed.calls), fed.parts)
         return fed if said is NOTHING else joined(said, fed)
 
     def _one_by_one(self, ids: list[int], stops: Stops) -> Said:
@@ -67,7 +67,7 @@ class Reading:
             self.tokens += 1
             one = self._stopped(self.parser.feed([token]), stops)
             if one.calls:
-                one = Said(one.reasoning, one.content, self._numbered(one.calls))
+                one = Said(one.reasoning, one.content, self._numbered(one.calls), one.parts)
             said = joined(said, one)
             if self.done:
                 if self.logprobs is not None:
@@ -83,9 +83,9 @@ class Reading:
             self.stopped = not self.done
             self.done = True
             return Said(said.reasoning, content)
-        if self.done or said.calls:
+        if self.done or said.calls or said.parts:
             content += stops.end()
-        return Said(said.reasoning, content, said.calls)
+        return Said(said.reasoning, content, said.calls, said.parts)
 
     def _numbered(self, calls: tuple[ToolCall, ...]) -> tuple[ToolCall, ...]:
         first = self.calls
@@ -101,4 +101,5 @@ class Reading:
 
 def joined(one: Said, other: Said) -> Said:
     """Both, one after the other."""
-    return Said(one.reasoning + other.reasoning, one.content + other.content, one.calls + other.calls)
+    calls, parts = one.calls + other.calls, one.parts + other.parts
+    return Said(one.reasoning + other.reasoning, one.content + other.content, calls, parts)

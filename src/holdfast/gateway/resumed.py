@@ -5,6 +5,7 @@ the API key that the answer was asked for with gets it; everybody else is told t
 """
 
 import hmac
+from collections.abc import Callable
 
 from holdfast.domain.event import RequestRefused
 from holdfast.domain.fault import BadRequest, Fault
@@ -15,9 +16,10 @@ from holdfast.gateway.journal import digest_of_key
 from holdfast.gateway.marks import read_mark
 from holdfast.gateway.metrics import Tally
 from holdfast.gateway.needs import Needs
-from holdfast.gateway.order import GONE
+from holdfast.gateway.order import GONE, read_note
 from holdfast.gateway.pages import bearer, request_id_line
-from holdfast.gateway.refusals import refusal_for
+from holdfast.gateway.refusals import Refusal, refusal_for
+from holdfast.gateway.surfaces import as_it_is, surface_of
 
 NAME_BYTES_MAX = 128
 
@@ -31,17 +33,19 @@ class Resumed:
     async def answer(self, exchange: Exchange) -> None:
         """One exchange. A Fault becomes an error page."""
         needs, tally, request = self._needs, self._tally, exchange.request
+        dress: Callable[[Refusal], Refusal] = as_it_is
         tally.in_flight += 1
         try:
             key, said = bearer(request), request.headers.get(b"last-event-id")
             if needs.screen is not None:
                 needs.screen(key, 0)
             kept = await self._kept(request.path.rpartition(b"/")[2], key)
+            dress = surface_of(read_note(kept.generation)).refuse
             mark = None if said is None else read_mark(said)
             tally.resumed += 1
             await self._chat.again(exchange, kept, key, mark)
         except Fault as fault:
-            refused = refusal_for(fault)
+            refused = dress(refusal_for(fault))
             needs.emit(RequestRefused(status=refused.status, why=fault.why))
             exchange.refuse(refused, request_id_line(request, needs.bits))
         finally:

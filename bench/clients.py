@@ -1,11 +1,11 @@
-"""Real clients over the whole surface, at rest and under fire: does each hear the same when the replica it is served by is killed?
+"""Real clients over the whole surface, at rest and under fire: does each hear the same when the replica that serves it is killed?
 
     python bench/clients.py [--runs 500] [--seed 1] [--replicas 3] [--only NAME,...]
 
-Each client (bench/callers.py) first asks for each feature at rest, and what it hears is checked and kept. Then everything is asked
-again and again, some at a time, while replicas of the model that ships are killed at random moments, and compared: the same text, the same
-reasoning, whole calls with the same arguments, JSON that the schema describes. `--runs 0` stops after the first. Retries are asked of
-a second site, which lets in a request a second. The last line is one JSON object; exit 1 when anything was missed.
+Each client (bench/callers.py) first asks for each feature at rest; what it hears is checked and kept. Then everything is asked again
+and again, some at a time, while replicas of the model that ships are killed at random moments, and compared: the same text, the
+same reasoning, whole calls with the same arguments, JSON that the schema describes. `--runs 0` stops after the first. Retries
+are asked of a second site, which lets in a request a second. The last line is one JSON object; exit 1 when anything was missed.
 """
 
 import argparse

@@ -17,6 +17,7 @@ from holdfast.domain.request import Sampling
 from holdfast.pearl.batch import BatchCore
 from holdfast.pearl.build import Builder
 from holdfast.pearl.config import ModelConfig, Rope
+from holdfast.pearl.constraint import Grammars
 from holdfast.pearl.model import DTYPES, Model
 from holdfast.pearl.open import open_core
 from holdfast.pearl.options import CoreOptions
@@ -77,7 +78,12 @@ def random_core(config: ModelConfig, options: CoreOptions) -> BatchCore:
     with torch.inference_mode():
         builder = Builder(config, RandomSource(device), device, DTYPES[options.dtype])
         model = Model(config, builder, options, options.context_tokens_max)
-    return BatchCore(model, Release(model="random", engine="embedded", digest="random"), options)
+    return BatchCore(
+        model,
+        Release(model="random", engine="embedded", digest="random"),
+        options,
+        Grammars(config.vocab_size, "random weights have no tokenizer"),
+    )
 
 
 def pace(core: BatchCore, asked: list[list[int]], tokens: int) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The settings: the page is what the code says, every key is read by somebody, and wrong files are told what is wrong."""
 
+import json
 import re
 from pathlib import Path
 
@@ -51,8 +52,8 @@ def test_every_default_can_be_written_down():
         kind = struct_of(section.type)
         lines.append(f"[{section.name}]" if kind is section.type else f"[{section.name}.one]")
         for field in structs.fields(kind):
-            value = f'"{field.default}"' if isinstance(field.default, str) else str(field.default).lower()
-            lines.append(f"{field.name} = {'[]' if field.default == () else value}")
+            default = list(field.default) if isinstance(field.default, tuple) else field.default
+            lines.append(f"{field.name} = {json.dumps(default) if isinstance(default, str | list | bool) else default}")
     assert read("\n".join(lines)) == Settings(tenants={"one": Tenant()})
 
 

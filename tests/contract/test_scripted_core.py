@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as some
+from msgspec import structs
 
 from holdfast.domain.fault import BadRequest, EngineRefused
 from holdfast.domain.ports import Work
@@ -39,6 +40,13 @@ def drive(core: ScriptedCore, steps: int = 1000) -> dict[int, tuple[list[int], F
             assert finish is None, "something came after the finish"
             told[one.ticket] = ids + one.ids, one.finish
     raise AssertionError("it does not end")
+
+
+def test_a_grammar_is_refused() -> None:
+    asked = structs.replace(work([1], 5), sampling=Sampling(grammar='start: "a"'))
+    with pytest.raises(BadRequest, match="known beforehand and can't be kept to a grammar") as caught:
+        ScriptedCore(Script()).submit(1, asked)
+    assert caught.value.param == "grammar"
 
 
 @given(prompts, some.integers(1, 40), some.integers(0, 40), some.integers(1, 7), some.integers(0, 5))

@@ -27,8 +27,8 @@ BYTES = [
 ANY_ID = st.integers(0, len(VOCABULARY) + 3) | st.sampled_from(sorted(VOCABULARY.marker_ids)) | st.sampled_from(BYTES)
 
 
-def fresh(reasoning: bool = False, trims: bool = False) -> MarkerParser:
-    return MarkerParser(VOCABULARY, MARKERS, reasoning, trims)
+def fresh(reasoning: bool = False, trims: bool = False, fenced: bool = False) -> MarkerParser:
+    return MarkerParser(VOCABULARY, MARKERS, reasoning, trims, fenced)
 
 
 def read(parser: MarkerParser, batches: list[list[int]], end: bool = True) -> Said:
@@ -87,7 +87,7 @@ def test_two_calls_and_the_way_r1_writes_them() -> None:
     one = [*CALL, *VOCABULARY.encode('{"a":1}'), CALL_END[0]]
     block = 'get_weather\n```json\n{"city": "Rome"}\n```'
     two = [CALL[1], *VOCABULARY.encode("function"), MARK["<｜tool▁sep｜>"], *VOCABULARY.encode(block), *CALL_END]
-    said = read(fresh(), [[*VOCABULARY.encode("Wait."), *one, *two, *VOCABULARY.encode("ok")]])
+    said = read(fresh(fenced=True), [[*VOCABULARY.encode("Wait."), *one, *two, *VOCABULARY.encode("ok")]])
     calls = (ToolCall("add", '{"a":1}'), ToolCall("get_weather", '{"city": "Rome"}'))
     assert said == Said("", "Wait.ok", calls)
 

@@ -16,7 +16,7 @@ from holdfast.domain.fault import BadRequest
 SHIPPED = Path(__file__).parents[2] / "src/holdfast/shipped/pearl"
 VOCABULARY = Vocabulary(SHIPPED)
 THINKER = """{%- for m in messages -%}
-{%- if m.role == 'system' and not loop.first %}{{ raise_exception('system must come first') }}{% endif -%}
+{%- if m.content == 'nothing' %}{{ raise_exception('say something') }}{% endif -%}
 {%- if loop.first %}{{ bos_token }}{% endif -%}
 {%- if m.role == 'user' %}<｜User｜>{{ m.content }}
 {%- elif m.role == 'assistant' %}<｜Assistant｜>{{ m.content.split('</think>')[-1] }}{{ eos_token }}
@@ -85,8 +85,8 @@ def test_json_mode_is_asked_for_in_words_and_tools_are_shown(tmp_path: Path) -> 
 
 def test_what_the_template_refuses_is_a_bad_request(tmp_path: Path) -> None:
     dialect = open_dialect(folder(tmp_path))
-    with pytest.raises(BadRequest, match="system must come first"):
-        dialect.render([Message("user", "a"), Message("system", "b")], [], False, False)
+    with pytest.raises(BadRequest, match="say something"):
+        dialect.render([Message("user", "nothing")], [], False, False)
     every = "".join(map(chr, range(0xFDD0, 0xFDF0)))
     with pytest.raises(BadRequest, match="U\\+FDD0"):
         dialect.render([Message("user", every)], [], False, False)

@@ -262,7 +262,8 @@ def test_a_fault_in_a_stream_is_an_error_event_and_no_done() -> None:
         ({"temperature": 3}, "temperature", "<= 2"),
         ({"temperature": "hot"}, "temperature", "float"),
         ({"top_p": 0}, "top_p", "> 0"),
-        ({"n": 2}, "n", "n=1"),
+        ({"n": 9}, "n", "<= 8"),
+        ({"n": 0}, "n", ">= 1"),
         ({"stop": ["x"] * 17}, "stop", "at most 16"),
         ({"top_logprobs": 21, "logprobs": True}, "top_logprobs", "<= 20"),
         ({"top_logprobs": 2}, "top_logprobs", "logprobs=true"),
@@ -280,11 +281,6 @@ def test_a_fault_in_a_stream_is_an_error_event_and_no_done() -> None:
         ({"messages": [{"role": "user"}]}, "messages[0].content", "needs text"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages[0].content[0]", "text parts"),
         ({"messages": [{"role": "assistant", "content": "x"}]}, "messages", "must end"),
-        (
-            {"tools": [{"type": "function", "function": {"name": "f"}}], "tool_choice": "required"},
-            "tool_choice",
-            "auto",
-        ),
     ],
 )
 def test_a_wrong_field_is_named_with_its_fix(change: dict[str, Any], param: str, words: str) -> None:

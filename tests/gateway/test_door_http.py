@@ -289,7 +289,7 @@ def test_metrics_add_up() -> None:
         async with doorway(says) as place:
             await place.chat()
             await place.chat(stream=True)
-            await place.chat(n=5)
+            await place.chat(n=0)
             says.fault = Overloaded("full", 1)
             await place.chat()
             found = await metrics(place)

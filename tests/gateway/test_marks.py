@@ -30,11 +30,14 @@ class Answer:
     logprobs: bool
     thinking: bool
     usage: bool
+    live: bool = False
 
     def order(self) -> Order:
         prompt = ids_of("<｜User｜>Hi<｜Assistant｜>" + ("<think>" if self.thinking else "</think>"))
         generation = Generation(id="ab" * 12, prompt_ids=prompt)
-        return Order(generation, PEARL.parser(prompt), CARD, "pearl", self.stops, True, self.usage, 7)
+        made = Order(generation, PEARL.parser(prompt), CARD, "pearl", self.stops, True, self.usage, 7)
+        made.live = self.live
+        return made
 
     def chunks(self, cuts: list[int], last_alone: bool) -> list[Chunk]:
         """The whole answer in chunks that end at these places."""
@@ -88,9 +91,18 @@ class Seen:
             self.roles += "role" in delta
             self.reasoning += delta.get("reasoning_content", "")
             self.content += delta.get("content", "")
-            self.calls += delta.get("tool_calls", [])
+            for row in delta.get("tool_calls", []):
+                self._call(row)
             self.rows += (choice["logprobs"] or {}).get("content", [])
             self.finish += [choice["finish_reason"]] if choice["finish_reason"] else []
+
+    def _call(self, row: Any) -> None:
+        """Whole calls, or the parts of one after the other."""
+        if row["index"] == len(self.calls):
+            self.calls.append(row)
+        else:
+            assert set(row) == {"index", "function"} and set(row["function"]) == {"arguments"}
+            self.calls[row["index"]]["function"]["arguments"] += row["function"]["arguments"]
 
 
 def told(answer: Answer, chunks: list[Chunk], mark: Mark | None) -> list[bytes]:
@@ -115,6 +127,7 @@ ANSWERS = st.builds(
     logprobs=st.booleans(),
     thinking=st.booleans(),
     usage=st.booleans(),
+    live=st.booleans(),
 )
 CUTS = st.lists(st.integers(0, 200), max_size=12)
 
@@ -153,6 +166,21 @@ def test_a_stream_says_the_same_however_its_chunks_were_cut() -> None:
     assert one == all_at_once
     assert one.content == "Hello "
     assert one.usage[0]["completion_tokens"] == len(one.rows) < len(answer.ids)
+
+
+def test_parts_of_calls_add_up_to_the_calls() -> None:
+    ids = ids_of("Hello" + CALL + CALL)
+    seen = []
+    for live in (False, True):
+        one = Seen()
+        answer = Answer(ids, Finish.STOP, (), False, False, False, live)
+        blocks = told(answer, answer.chunks(list(range(len(ids))), True), None)
+        for block in blocks:
+            one.add(block)
+        seen.append((one, len(blocks)))
+    (whole, whole_blocks), (parts, parts_blocks) = seen
+    assert whole == parts and [call["function"]["name"] for call in whole.calls] == ["look", "look"]
+    assert parts_blocks > whole_blocks + 2
 
 
 @pytest.mark.parametrize(

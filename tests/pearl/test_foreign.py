@@ -1,6 +1,8 @@
 """Models that transformers computes go through the same loop: the R1 distills' Qwen2 and Llama."""
 
+import json
 from pathlib import Path
+from shutil import copytree
 
 import folders
 import pytest
@@ -48,6 +50,48 @@ def test_an_answer_goes_on_in_another_core(distill: Path) -> None:
     other = open_core(distill, CoreOptions(slots=16))
     resumed = finished(other, {k: work(prompt, whole[:k], sampling, 16) for k in range(16)})
     assert [whole[:k] + resumed[k] for k in range(16)] == [whole] * 16
+
+
+ASCII = [chr(33 + n) for n in range(94)]  # as GPT-2's alphabet writes itself
+
+
+def with_words(folder: Path, copy: Path) -> Path:
+    """The folder with a tokenizer of single characters: 94 of them, one mark, and places without a word."""
+    copytree(folder, copy)
+    spec = {
+        "added_tokens": [
+            {"id": 94, "content": "<end>", "special": True, "lstrip": False, "rstrip": False}
+            | {"single_word": False, "normalized": False}
+        ],
+        "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False},
+        "decoder": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
+        "model": {"type": "BPE", "vocab": {char: n for n, char in enumerate(ASCII)}, "merges": []},
+    }
+    (copy / "tokenizer.json").write_text(json.dumps(spec))
+    return copy
+
+
+def test_answers_under_a_grammar_go_on_too(distill: Path, tmp_path: Path) -> None:
+    folder = with_words(distill, tmp_path / "model")
+    numbers = {"type": "integer", "minimum": 0, "maximum": 999}
+    grammar = "start: %json " + json.dumps({"type": "array", "items": numbers, "minItems": 3, "maxItems": 5})
+    prompt, sampling = folders.text(8, 15), Sampling(temperature=0.8, grammar=grammar)
+    core = open_core(folder, CoreOptions(slots=2))
+    whole = finished(core, {0: work(prompt, [], sampling, 100)})[0]
+    said = json.loads("".join(ASCII[token] for token in whole))
+    assert 3 <= len(said) <= 5
+    other = open_core(folder, CoreOptions(slots=4))
+    resumed = finished(other, {k: work(prompt, whole[:k], sampling, 100) for k in range(len(whole) + 1)})
+    assert [whole[:k] + resumed[k] for k in range(len(whole) + 1)] == [whole] * (len(whole) + 1)
+
+
+def test_a_grammar_that_asks_for_what_the_vocabulary_lacks_ends_by_name(distill: Path, tmp_path: Path) -> None:
+    core = open_core(with_words(distill, tmp_path / "model"), CoreOptions(slots=1))
+    core.submit(1, work(folders.text(1, 5), [], Sampling(temperature=0, grammar='start: "ab" "é"'), 9))
+    produced = [one for _ in range(4) for one in core.step()]
+    why = "the grammar can't be kept after token 2 of the answer: no token of the vocabulary can go on with it"
+    assert (produced[-1].fault, produced[-1].param) == (why, "grammar")
+    assert core.load().running == 0
 
 
 def test_turns_and_beginnings_are_reused(distill: Path) -> None:

@@ -19,7 +19,9 @@ from holdfast.domain.dialect import Dialect, Said
 from holdfast.domain.fault import BadRequest, EngineRefused, Fault
 from holdfast.domain.ports import Core, Work
 from holdfast.domain.request import Finish, Sampling
-from holdfast.gateway.openai_wire import decode, offered, turns
+from holdfast.gateway.openai_tools import offered
+from holdfast.gateway.openai_turns import turns
+from holdfast.gateway.openai_wire import decode
 from holdfast.pearl.options import CoreOptions, OpenCore
 from holdfast.policy.canary import MARGIN_NATS
 from holdfast.policy.validation import REFERENCE, Case, Reference, Report, Verdict, compare, formed, judge, report

@@ -7,59 +7,36 @@ import json
 from pathlib import Path
 
 from holdfast.dialect.grammar import Grammars, bare
-from holdfast.dialect.parser import MarkerParser, Markers, begins_reasoning, thinking_end
+from holdfast.dialect.parser import MarkerParser, Markers, begun_reasoning
+from holdfast.dialect.speaker import BOS, EOS, Speaker
 from holdfast.dialect.vocabulary import ForeignVocabulary, Vocabulary
-from holdfast.domain.dialect import Form, Message, ThinkingEnd, Tool
+from holdfast.domain.dialect import Message, Tool
 from holdfast.domain.fault import BadRequest
 
 JSON_LINE = "Answer with one JSON object."
 END_THINK = "</think>"
 
 
-class PearlDialect:
+class PearlDialect(Speaker):
     """Renders and parses for a folder whose chat template is Pearl's."""
 
     def __init__(self, folder: Path) -> None:
-        self._vocabulary = Vocabulary(folder)
-        find = self._vocabulary.markers.get
-        names = (
-            "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", "<｜User｜>", "<｜Assistant｜>",
-            "<｜tool▁output▁begin｜>", "<｜tool▁output▁end｜>",
-        )  # fmt: skip
-        ids = [find(name, -1) for name in names]
-        self._markers = Markers.of(self._vocabulary)
-        if -1 in ids or -1 in (self._markers.think, self._markers.end_think, self._markers.sep):
+        vocabulary = Vocabulary(folder)
+        markers = Markers.of(vocabulary)
+        names = (BOS, EOS, "<｜User｜>", "<｜Assistant｜>", "<｜tool▁output▁begin｜>", "<｜tool▁output▁end｜>")
+        ids = [vocabulary.markers.get(name, -1) for name in names]
+        if -1 in ids or -1 in (markers.think, markers.end_think, markers.sep):
             raise ForeignVocabulary(f"{folder / 'tokenizer.json'} lacks markers of Pearl's chat format")
-        self._bos, self._eos, self._user, self._assistant, self._output_begin, self._output_end = ids
-        self._grammars = Grammars(self._vocabulary, self._markers, bare)
-
-    @property
-    def stop_ids(self) -> tuple[int, ...]:
-        return (self._eos,)
-
-    @property
-    def vocab_size(self) -> int:
-        return len(self._vocabulary)
-
-    @property
-    def token_bytes_max(self) -> int:
-        return self._vocabulary.token_bytes_max
-
-    def bytes_of(self, token: int) -> bytes:
-        return self._vocabulary.bytes_of(token)
+        self._begin, self._eos, self._user, self._assistant, self._output_begin, self._output_end = ids
+        super().__init__(vocabulary, Grammars(vocabulary, markers, bare), (self._eos,))
 
     def parser(self, prompt_ids: list[int]) -> MarkerParser:
-        return MarkerParser(
-            self._vocabulary, self._markers, begins_reasoning(prompt_ids, self._markers, self._vocabulary)
-        )
+        reasoning = begun_reasoning(prompt_ids, self._markers, self._vocabulary) is not None
+        return MarkerParser(self._vocabulary, self._markers, reasoning)
 
-    def thinking_end(self, prompt_ids: list[int]) -> ThinkingEnd | None:
-        return thinking_end(prompt_ids, self._markers, self._vocabulary)
-
-    def grammar(self, prompt_ids: list[int], form: Form) -> str:
-        return self._grammars.write(prompt_ids, form)
-
-    def render(self, messages: list[Message], tools: list[Tool], thinking: bool, json_mode: bool) -> list[int]:
+    def render(
+        self, messages: list[Message], tools: list[Tool], thinking: bool, json_mode: bool, effort: str = ""
+    ) -> list[int]:
         """Prompt ids, ending where the model is to go on.
 
         Raises:
@@ -67,7 +44,7 @@ class PearlDialect:
         """
         encode, markers = self._vocabulary.encode, self._markers
         mode = markers.think if thinking else markers.end_think
-        ids = [self._bos]
+        ids = [self._begin]
         lead = _system(messages, tools, json_mode)  # joins what an assistant says first: one stretch of text
         after_user = answerable = False
         last = len(messages) - 1
@@ -84,7 +61,10 @@ class PearlDialect:
                 opened = message.prefix and i == last
                 if after_user:
                     ids += (self._assistant, mode if opened else markers.end_think)
-                ids += self._spoken(message, lead)
+                if opened and thinking and after_user and message.reasoning:
+                    ids += self._thought(message)
+                else:
+                    ids += self._spoken(message, lead)
                 lead = ""
                 if not opened:
                     ids.append(self._eos)
@@ -99,6 +79,12 @@ class PearlDialect:
         if after_user:
             ids += (self._assistant, mode)
         return ids
+
+    def _thought(self, message: Message) -> list[int]:
+        """An opened turn that has thought already: it goes on thinking, or saying what its content begins."""
+        encode = self._vocabulary.encode
+        ids = encode(message.reasoning)
+        return [*ids, self._markers.end_think, *encode(message.content)] if message.content else ids
 
     def _spoken(self, message: Message, lead: str) -> list[int]:
         """An assistant's turn: its reasoning is not shown again."""

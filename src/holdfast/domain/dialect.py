@@ -112,11 +112,27 @@ class Dialect(Protocol):
         """The longest token's length: n bytes of text are at least n / token_bytes_max tokens."""
         ...
 
-    def render(self, messages: list[Message], tools: list[Tool], thinking: bool, json_mode: bool) -> list[int]:
+    def render(
+        self, messages: list[Message], tools: list[Tool], thinking: bool, json_mode: bool, effort: str = ""
+    ) -> list[int]:
         """Prompt ids. Nothing in a message or a tool can become a marker: markers typed by a client stay text.
+
+        `effort` (low, high, max; or nothing) is how long to think; formats that can't say it leave it out.
 
         Raises:
             BadRequest: the chat format can't express these messages.
+        """
+        ...
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text; markers written in it stay text."""
+        ...
+
+    def complete(self, prompt: str, suffix: str | None = None) -> list[int]:
+        """Prompt ids of a text to go on with, or of the gap between it and a suffix.
+
+        Raises:
+            BadRequest: a suffix, and the vocabulary has no marks for a gap.
         """
         ...
 

@@ -135,6 +135,7 @@ class Produced(Struct):
     logprobs: list[TokenLogprob] | None = None
     cached_tokens: int = 0
     fault: str = ""  # this attempt failed inside the engine (NaN logits, ...): the sentence
+    param: str = ""  # the fault is the request's own, in this field: no replica of this release would do better
 
 
 class Core(Protocol):

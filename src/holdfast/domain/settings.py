@@ -41,6 +41,12 @@ class Model(Struct, frozen=True, forbid_unknown_fields=True):
     name: Annotated[
         str, Meta(description="Name that clients ask for. Empty: the folder's name, or `pearl` for the shipped model.")
     ] = ""
+    aliases: Annotated[
+        tuple[str, ...], Meta(description="Other names for it, under which it does not think unless asked to.")
+    ] = ("deepseek-chat",)
+    aliases_thinking: Annotated[
+        tuple[str, ...], Meta(description="Other names for it, under which it thinks unless asked not to.")
+    ] = ("deepseek-reasoner",)
 
 
 class ReplicaSettings(Struct, frozen=True, forbid_unknown_fields=True):

@@ -5,112 +5,30 @@ An answer that is had again (gateway/resumed.py, or a repeated Idempotency-Key) 
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator
+from collections.abc import Callable, Coroutine
 from contextlib import aclosing
-from functools import lru_cache
-from hashlib import blake2b
 
-from msgspec import Struct
-
-from holdfast.domain.dialect import Said, ToolCall
 from holdfast.domain.event import RequestRefused, StreamResumed
 from holdfast.domain.fault import BadRequest, EngineLost, Fault
-from holdfast.domain.request import Chunk, TokenLogprob
+from holdfast.gateway.answering import STREAM_TYPE, Spoken, Telling, complaint_of, lines_of, timed
 from holdfast.gateway.archive import Kept
 from holdfast.gateway.asker import Asker
+from holdfast.gateway.choices import write_events, write_whole
 from holdfast.gateway.connection import Exchange
+from holdfast.gateway.head import asker, wants_resume
 from holdfast.gateway.incoming import Request
-from holdfast.gateway.journal import digest_of_key
 from holdfast.gateway.marks import Mark, Rest
 from holdfast.gateway.metrics import Tally
 from holdfast.gateway.needs import Needs
 from holdfast.gateway.order import Order, read_note
-from holdfast.gateway.ordering import order, order_again, prompt_of
-from holdfast.gateway.pages import bearer, request_id_line
+from holdfast.gateway.ordering import order_again, orders
+from holdfast.gateway.pages import request_id_line
+from holdfast.gateway.prompting import prompts_of
 from holdfast.gateway.reading import Reading
-from holdfast.gateway.refusals import JSON_TYPE, refusal_for
-from holdfast.gateway.surface import Surface, Writer
+from holdfast.gateway.refusals import JSON_TYPE, Refusal, refusal_for
+from holdfast.gateway.surface import ChoiceWriter, Surface, Writer
 from holdfast.gateway.surfaces import surface_of
-from holdfast.gateway.writing import keep_alive, logprobs_json
-
-STREAM_TYPE = b"content-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache\r\nx-accel-buffering: no\r\n"
-KEY_BYTES_MAX = 255
-
-
-def asker(request: Request, limit_s: float) -> Asker:
-    """Who asks, and how long they will wait: at most `limit_s`.
-
-    Raises:
-        BadRequest: a header of ours says what it can't, or the Idempotency-Key is none.
-    """
-    who = Asker(bearer(request), limit_s, body_bytes=len(request.body))
-    said = request.headers.get(b"x-holdfast-deadline-s")
-    if said is not None:
-        try:
-            seconds = float(said)
-        except ValueError:
-            seconds = 0.0
-        if not 0 < seconds < float("inf"):
-            raise BadRequest("x-holdfast-deadline-s must be a number of seconds above 0.", "x-holdfast-deadline-s")
-        who.deadline_s = min(seconds, limit_s)
-    band = request.headers.get(b"x-holdfast-priority")
-    if band is not None:
-        who.priority = _whole_number(band)
-    never = request.headers.get(b"x-holdfast-degrade")
-    if never is not None and never.lower() != b"never":
-        raise BadRequest("x-holdfast-degrade may be `never`, or be left out.", "x-holdfast-degrade")
-    who.never_degrade = never is not None
-    who.session = request.headers.get(b"x-holdfast-session", b"").decode("latin-1")
-    mark = request.headers.get(b"idempotency-key")
-    if mark is None:
-        return who
-    if not 0 < len(mark) <= KEY_BYTES_MAX or any(not 33 <= byte <= 126 for byte in mark):
-        why = f"Idempotency-Key must be 1 to {KEY_BYTES_MAX} visible ASCII characters."
-        raise BadRequest(why, "idempotency-key")
-    who.idempotency = blake2b(mark, digest_size=16, key=digest_of_key(who.key)).hexdigest()
-    who.body_digest = blake2b(request.body, digest_size=16).digest()
-    return who
-
-
-def _whole_number(said: bytes) -> int:
-    try:
-        return int(said)
-    except ValueError:
-        why = "x-holdfast-priority must be a whole number; it can only lower the tenant's own."
-        raise BadRequest(why, "x-holdfast-priority") from None
-
-
-@lru_cache(maxsize=16)
-def _plain(word: str, why: str) -> bytes:
-    """Two words as a header can carry them."""
-    return f"{word}; {why}".encode("ascii", "replace")
-
-
-def wants_resume(request: Request) -> bool:
-    """Whether the client says that it comes back for its answer when the connection is lost."""
-    headers = request.headers
-    return headers.get(b"x-holdfast-resume", b"").lower() == b"yes" or b"idempotency-key" in headers
-
-
-def complaint_of(generation: str, needs: Needs) -> str:
-    """Why this answer does not outlive this worker; empty when it does."""
-    if needs.streams is not None:
-        return needs.streams.complaint(generation)
-    return "answers of the smaller model are not kept" if needs.stands_in else "this gateway keeps no journal"
-
-
-class Telling(Struct):
-    """One answer that is being written. Of one that is had again, only what `mark` does not cover; its times tell nothing."""
-
-    made: Order
-    needs: Needs
-    surface: Surface
-    reading: Reading
-    chunks: AsyncGenerator[Chunk, None]
-    began: float
-    again: bool = False
-    mark: Mark | None = None
-    lines: bytes = b""
+from holdfast.gateway.writing import keep_alive
 
 
 class Chat:
@@ -136,10 +54,16 @@ class Chat:
                 if needs.glance is not None:  # whoever comes back for an answer that exists is never refused
                     needs.glance(who, exchange.address)
                 made, by = await self._order(request, who, surface)
-                exchange.generation = made.generation.id
-                exchange.lingers = wants_resume(request) and not complaint_of(made.generation.id, by)
-                chunks = by.service(made.generation)
-                await self._tell(exchange, Telling(made, by, surface, Reading(made), chunks, began))
+                first = made[0]
+                exchange.generation = first.generation.id
+                if len(made) == 1:
+                    exchange.lingers = wants_resume(request) and not complaint_of(exchange.generation, by)
+                    chunks = by.service(first.generation)
+                    await self._tell(exchange, Telling(first, by, surface, Reading(first), chunks, began))
+                else:
+                    await self._several(
+                        exchange, [Telling(o, by, surface, Reading(o), by.service(o.generation), began) for o in made]
+                    )
             elif read_note(kept.generation).body_digest != who.body_digest:
                 why = "This Idempotency-Key was sent before with another body; use a new key for a new request."
                 raise BadRequest(why, "idempotency-key", "idempotency_key_reused")
@@ -163,7 +87,8 @@ class Chat:
             return
         generation = kept.generation
         note = read_note(generation)
-        made, surface = order_again(generation, note, needs), surface_of(note)
+        surface = surface_of(note)
+        made = order_again(generation, note, needs, surface)
         exchange.generation, exchange.follows = kept.begun.id, True
         exchange.lingers = wants_resume(exchange.request) and not complaint_of(kept.begun.id, needs)
         token = 0 if mark is None else mark.at
@@ -176,16 +101,37 @@ class Chat:
     async def _tell(self, exchange: Exchange, telling: Telling) -> None:
         try:
             if telling.made.stream:
-                await self._stream(exchange, telling)
+                writer = telling.surface.writer(telling.made, telling.needs.dialect)
+                await self._stream(exchange, telling, writer.cut, self._events(exchange, telling, writer))
             else:
                 await self._whole(exchange, telling)
         finally:
             if not telling.again:
-                self._tally.answers += telling.reading.done
-                self._tally.tokens_out += telling.reading.tokens
-                self._tally.tokens_cached += telling.reading.cached
+                self._count(telling.reading)
 
-    async def _order(self, request: Request, who: Asker, surface: Surface) -> tuple[Order, Needs]:
+    async def _several(self, exchange: Exchange, tellings: list[Telling]) -> None:
+        """Several choices, in one."""
+        first, writers = tellings[0], list[ChoiceWriter]()
+        try:
+            for telling in tellings:
+                if telling.surface.choices is not None:
+                    writers.append(telling.surface.choices(telling.made, telling.needs.dialect))
+            if first.made.stream:
+                events = write_events(exchange, tellings, writers, self._tally)
+                await self._stream(exchange, first, writers[0].cut, events)
+            else:
+                await write_whole(exchange, tellings, writers, self._tally)
+        finally:
+            for telling in tellings:
+                self._count(telling.reading)
+
+    def _count(self, reading: Reading) -> None:
+        tally = self._tally
+        tally.answers += reading.done
+        tally.tokens_out += reading.tokens
+        tally.tokens_cached += reading.cached
+
+    async def _order(self, request: Request, who: Asker, surface: Surface) -> tuple[list[Order], Needs]:
         """What is owed, and by whose means: the smaller model's where the ladder says so and it can."""
         needs = self._needs
         smaller = needs.smaller
@@ -194,91 +140,46 @@ class Chat:
                 return await self._made(request, who, smaller.needs, surface), smaller.needs
         return await self._made(request, who, needs, surface), needs
 
-    async def _made(self, request: Request, who: Asker, needs: Needs, surface: Surface) -> Order:
+    async def _made(self, request: Request, who: Asker, needs: Needs, surface: Surface) -> list[Order]:
         body, card = request.body, needs.card()
         try:
             ask = surface.read(body)
+            make = surface.prompts or prompts_of
             if len(body) < needs.limits.large_text_bytes:
-                prompt_ids = prompt_of(ask, needs, card)
+                prompts = make(ask, needs, card)
             else:
-                prompt_ids = await asyncio.to_thread(prompt_of, ask, needs, card)
+                prompts = await asyncio.to_thread(make, ask, needs, card)
         except RecursionError as error:
             raise BadRequest("The body's JSON is nested too deeply; flatten it.", code="invalid_json") from error
-        made = order(ask, prompt_ids, who, needs, surface)
-        self._tally.tokens_in += len(prompt_ids)
+        made = orders(ask, prompts, who, needs, surface)
+        for one in prompts:
+            self._tally.tokens_in += len(one.ids)
         return made
 
-    def _lines(self, telling: Telling, request: Request) -> bytes:
-        """Header lines that every answer carries."""
-        made, needs = telling.made, telling.needs
-        generation, card = made.generation, made.card
-        word, why = needs.contract(generation.sampling, card.exactness)
-        complaint, name = complaint_of(generation.id, needs), generation.id.encode()
-        resume = _plain("off", complaint) if complaint else b"/v1/streams/" + name
-        given_up = b"x-holdfast-degraded: %b\r\n" % made.degraded.encode("ascii", "replace") if made.degraded else b""
-        return (
-            b"%b%bx-holdfast-continuable: %b\r\nx-holdfast-seed: %d\r\nx-holdfast-answer: %b\r\nx-holdfast-resume: %b\r\n"
-        ) % (
-            telling.lines + given_up,
-            request_id_line(request, generation.id),
-            _plain(word, why),
-            generation.seed,
-            name,
-            resume,
-        )
-
     async def _whole(self, exchange: Exchange, telling: Telling) -> None:
-        made, reading = telling.made, telling.reading
-        reasoning: list[str] = []
-        content: list[str] = []
-        calls: list[ToolCall] = []
-        rows: list[TokenLogprob] = []
+        made, reading, spoken, tally = telling.made, telling.reading, Spoken(), self._tally
         now, last = telling.needs.clock.now, telling.began
         async with aclosing(telling.chunks) as chunks:
             async for chunk in chunks:
                 if chunk.waiting:
                     continue
-                last = self._timed(chunk, telling, last, now())
-                said = reading.take(chunk)
-                if said.reasoning:
-                    reasoning.append(said.reasoning)
-                if said.content:
-                    content.append(said.content)
-                calls.extend(said.calls)
-                if reading.logprobs:
-                    rows.extend(reading.logprobs)
+                last = timed(tally, chunk, telling, last, now())
+                spoken.add(reading.take(chunk), reading)
                 if reading.stopped:
                     break
         if not reading.done:
             raise EngineLost("the answer ended without a finish")
-        said = Said("".join(reasoning), "".join(content), tuple(calls))
-        logprobs = logprobs_json(rows, telling.needs.dialect) if rows else None
-        lines = JSON_TYPE + self._lines(telling, exchange.request) + b"x-holdfast-moves: %d\r\n" % reading.moves
+        lines = JSON_TYPE + lines_of(telling, exchange.request) + b"x-holdfast-moves: %d\r\n" % reading.moves
         writer = telling.surface.writer(made, telling.needs.dialect)
-        exchange.send(200, lines, writer.whole(reading, said, logprobs))
+        exchange.send(200, lines, writer.whole(reading, spoken.all(), spoken.logprobs(telling)))
 
-    def _timed(self, chunk: Chunk, telling: Telling, last: float, now: float) -> float:
-        """Take down first-token time, gaps and pauses. Returns the time of the newest ids."""
-        tally, reading = self._tally, telling.reading
-        if telling.again:
-            return now
-        if chunk.moves != reading.moves:
-            tally.moves += chunk.moves - reading.moves
-            tally.pause_s.observe(now - last)
-        if not chunk.ids:
-            return last
-        if reading.tokens:
-            tally.gap_s.observe(now - last)
-        else:
-            tally.ttft_s.observe(now - telling.began)
-        return now
-
-    async def _stream(self, exchange: Exchange, telling: Telling) -> None:
+    async def _stream(
+        self, exchange: Exchange, telling: Telling, cut: Callable[[Refusal], bytes], events: Coroutine[None, None, None]
+    ) -> None:
         """Nothing is written before the first chunk: until then a refusal is an error page, later it is an error event."""
         tally, needs, surface = self._tally, self._needs, telling.surface
-        writer = surface.writer(telling.made, telling.needs.dialect)
         try:
-            await self._events(exchange, telling, writer)
+            await events
         except Fault as fault:
             if not exchange.begun:
                 raise
@@ -289,24 +190,24 @@ class Chat:
             tally.refused(said.code)
             tally.cut += 1
             needs.emit(RequestRefused(status=said.status, why=fault.why))
-            exchange.shut(writer.cut(said), close=True)
+            exchange.shut(cut(said), close=True)
         finally:
             tally.streams -= exchange.begun
 
     async def _events(self, exchange: Exchange, telling: Telling, writer: Writer) -> None:
-        needs, reading, mark = telling.needs, telling.reading, telling.mark
+        needs, reading, mark, tally = telling.needs, telling.reading, telling.mark, self._tally
         rest = None if mark is None else Rest(reading, mark)
         now, last, ahead = needs.clock.now, telling.began, b""
         async with aclosing(telling.chunks) as chunks:
             async for chunk in chunks:
                 if not exchange.begun:
-                    exchange.open(STREAM_TYPE + self._lines(telling, exchange.request))
-                    self._tally.streams += 1
+                    exchange.open(STREAM_TYPE + lines_of(telling, exchange.request))
+                    tally.streams += 1
                     ahead = writer.begin() if mark is None else b""
                 if chunk.waiting:
                     data = ahead + keep_alive(chunk.waiting)
                 else:
-                    last = self._timed(chunk, telling, last, now())
+                    last = timed(tally, chunk, telling, last, now())
                     if rest is None:
                         data = ahead + writer.said(reading.take(chunk), reading)
                     else:

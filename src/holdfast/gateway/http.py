@@ -18,6 +18,7 @@ from holdfast.gateway.metrics import DoorCollector, Tally
 from holdfast.gateway.needs import Needs
 from holdfast.gateway.pages import Pages
 from holdfast.gateway.resumed import Resumed
+from holdfast.gateway.tokens import Tokens
 from holdfast.gateway.vitals import Vitals
 
 TICK_S = 0.25  # deadlines are kept to within this
@@ -51,7 +52,8 @@ class Door:
         needs.registry.register(Vitals())
         chat = Chat(needs, self.tally)
         resumed = Resumed(needs, self.tally, chat)
-        pages = Pages(needs, chat.answer, resumed.answer, lambda: self._hall.draining)
+        tokens = Tokens(needs).pages()
+        pages = Pages(needs, chat.answer, resumed.answer, tokens, lambda: self._hall.draining)
         self._hall = Hall(limits=needs.limits, tally=self.tally, handle=pages.handle, tick=Tick())
         self._hall.lingering.linger_s = needs.linger_s
         if needs.streams is not None:

@@ -19,6 +19,10 @@ REFUSED = {
     "structured_outputs": "structured_outputs is not offered; send response_format with a json_schema.",
     "web_search_options": "web_search_options is not offered: nothing is fetched from here; leave it out.",
 }
+REFUSED_COMPLETION = {name: REFUSED[name] for name in REFUSED if name.startswith(("guided", "repet", "struct"))} | {
+    "response_format": "response_format is not offered for raw prompts; ask at /v1/chat/completions.",
+    "tools": "tools are not offered for raw prompts; ask at /v1/chat/completions.",
+}
 IGNORED = (
     "metadata",
     "prediction",

@@ -1,7 +1,7 @@
 """The tools of a request, and what form its answer must have: `tools`, `tool_choice`, `parallel_tool_calls`, `response_format`.
 
-A form is forced by a grammar (domain.dialect.Form), and so holds whatever is asked of the model. With tool_choice `auto` it is the
-model that decides whether it calls a tool, so nothing can be forced: `strict` tools are then described, and not enforced.
+A form is forced by a grammar (domain.dialect.Form), and so holds whatever is asked of the model. With tool_choice `auto` it is
+the model that decides whether it calls a tool, so nothing can be forced: `strict` tools are described then, and not enforced.
 """
 
 from typing import Any

@@ -87,15 +87,13 @@ class ResponseFormat(Struct):
     json_schema: SchemaSaid | None = None
 
 
-class Ask(Struct):
-    """The body of POST /v1/chat/completions, as far as it is understood here."""
+class Wanted(Struct, kw_only=True):
+    """What every body that asks for an answer may hold."""
 
     model: str
-    messages: Annotated[list[Turn], Meta(min_length=1)]
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     max_tokens: Count | None = None
-    max_completion_tokens: Count | None = None
     temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
     top_p: Annotated[float, Meta(gt=0, le=1)] | None = None
     top_k: Annotated[int, Meta(ge=-1, le=2**31 - 1)] | None = None
@@ -103,11 +101,29 @@ class Ask(Struct):
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
     logit_bias: dict[str, Annotated[float, Meta(ge=-100, le=100)]] | None = None
-    logprobs: bool | None = None
-    top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
     seed: int | None = None
     stop: str | list[str] | None = None
     n: Annotated[int, Meta(ge=1, le=CHOICES_MAX)] | None = None
+    ignore_eos: bool | None = None
+    user: str | None = None
+    user_id: str | None = None
+    prompt_cache_key: str | None = None
+    # not served; see openai_fields.REFUSED
+    guided_choice: None = None
+    guided_grammar: None = None
+    guided_json: None = None
+    guided_regex: None = None
+    repetition_penalty: Annotated[float, Meta(ge=1, le=1)] | None = None
+    structured_outputs: None = None
+
+
+class Ask(Wanted, kw_only=True):
+    """The body of POST /v1/chat/completions, as far as it is understood here."""
+
+    messages: Annotated[list[Turn], Meta(min_length=1)]
+    max_completion_tokens: Count | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
     thinking: Thinking | None = None
     reasoning_effort: Effort | None = None
     response_format: ResponseFormat | None = None
@@ -115,23 +131,13 @@ class Ask(Struct):
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
     tool_stream: Literal["buffered", "live"] | None = None
-    ignore_eos: bool | None = None
-    user: str | None = None
-    user_id: str | None = None
-    prompt_cache_key: str | None = None
-    # not served; see openai_fields.REFUSED
+    # not served
     audio: None = None
     chat_template: None = None
     chat_template_kwargs: None = None
     function_call: None = None
     functions: None = None
-    guided_choice: None = None
-    guided_grammar: None = None
-    guided_json: None = None
-    guided_regex: None = None
     modalities: list[Literal["text"]] | None = None
-    repetition_penalty: Annotated[float, Meta(ge=1, le=1)] | None = None
-    structured_outputs: None = None
     web_search_options: None = None
 
 
@@ -144,11 +150,11 @@ def decode(body: bytes) -> Ask:
     Raises:
         BadRequest: not JSON, a field of the wrong type or out of range, or a feature that is not offered.
     """
-    return checked(read(_DECODER, body))
+    return checked(read(_DECODER, body, REFUSED))
 
 
-def read(decoder: "msgspec.json.Decoder[T]", body: bytes) -> T:
-    """A body by its decoder.
+def read(decoder: "msgspec.json.Decoder[T]", body: bytes, listed: dict[str, str]) -> T:
+    """A body by its decoder. `listed`: what is said of fields that are refused.
 
     Raises:
         BadRequest: it is not JSON, or not what the decoder wants.
@@ -156,7 +162,7 @@ def read(decoder: "msgspec.json.Decoder[T]", body: bytes) -> T:
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
-        raise _named(error) from error
+        raise _named(error, listed) from error
     except UnicodeDecodeError as error:
         raise BadRequest(f"The body is not UTF-8: {error.reason}.", code="invalid_json") from error
     except msgspec.DecodeError as error:
@@ -187,14 +193,13 @@ def _user(ask: Ask) -> None:
             raise BadRequest(f"{name} is longer than {USER_BYTES_MAX} bytes; send a shorter one.", name)
 
 
-def _named(error: msgspec.ValidationError) -> BadRequest:
+def _named(error: msgspec.ValidationError, listed: dict[str, str]) -> BadRequest:
     """msgspec's sentence with the field in front, or the fix from the list of what is refused."""
     words = str(error)
     at = _PATH.search(words)
     if at is not None:
         where, words = at[1], words[: at.start()]
-        listed = REFUSED.get(where.partition("[")[0])
-        return BadRequest(listed or f"{where}: {words}.", where)
+        return BadRequest(listed.get(where.partition("[")[0]) or f"{where}: {words}.", where)
     missing = re.search(r"missing required field `(\w+)`", words)
     if missing is not None:
         return BadRequest(f"{missing[1]} is required; send it.", missing[1])

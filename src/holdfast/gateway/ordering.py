@@ -4,7 +4,6 @@ from hashlib import blake2b
 
 from msgspec import structs
 
-from holdfast.domain.dialect import Dialect, Parser
 from holdfast.domain.fault import BadRequest
 from holdfast.domain.request import Generation, Sampling
 from holdfast.gateway.asker import Asker
@@ -60,7 +59,8 @@ def seed_below(seed: int, index: int) -> int:
 def order_again(generation: Generation, note: Note, needs: Needs, surface: Surface) -> Order:
     """The order that a kept generation came from."""
     card = ModelCard(name=note.model, digest=note.digest, exactness=note.exactness)
-    parser = (surface.parser or _parser)(needs.dialect, generation.prompt_ids)
+    dialect, prompt_ids = needs.dialect, generation.prompt_ids
+    parser = dialect.parser(prompt_ids) if surface.parser is None else surface.parser(dialect, prompt_ids)
     made = Order(generation, parser, card, note.model, note.stops, note.stream, note.include_usage, note.created)
     made.degraded, made.more, made.live = note.degraded, note.more, note.live
     return made
@@ -140,14 +140,10 @@ def order(ask: Ask, prompt: Prompt, asker: Asker, needs: Needs, surface: Surface
         idempotency=asker.idempotency,
         note=write_note(note),
     )
-    parser = (surface.parser or _parser)(dialect, prompt_ids)
+    parser = dialect.parser(prompt_ids) if surface.parser is None else surface.parser(dialect, prompt_ids)
     return Order(
         generation, parser, card, model, stops, stream, include_usage, created, cut.words, more, live
     )  # fmt: skip
-
-
-def _parser(dialect: Dialect, prompt_ids: list[int]) -> Parser:
-    return dialect.parser(prompt_ids)
 
 
 def session_of(ask: Ask, asker: Asker) -> str:

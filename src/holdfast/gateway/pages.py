@@ -42,10 +42,13 @@ def request_id_line(request: Request, made: str | Callable[[int], int]) -> bytes
 class Pages:
     """Routes every request; answers all but those for answers."""
 
-    def __init__(self, needs: Needs, chat: AnswerIn, resumed: Answer, draining: Callable[[], bool]) -> None:
+    def __init__(
+        self, needs: Needs, chat: AnswerIn, resumed: Answer, tokens: dict[bytes, Answer], draining: Callable[[], bool]
+    ) -> None:
         self._needs = needs
         self._chat = chat
         self._resumed = resumed
+        self._tokens = tokens
         self._draining = draining
         self._gets: dict[bytes, Callable[[Exchange], None]] = {
             b"/v1/models": self._models,
@@ -69,12 +72,16 @@ class Pages:
                 return self._chat(exchange, surface)
             self._wrong_method(exchange, b"POST", surface.refuse)
             return None
+        if path in self._tokens and request.method == b"POST":
+            return self._tokens[path](exchange)
         page = self._gets.get(path)
         if page is None and path.startswith(MODEL):
             page = self._model
         if path.startswith(STREAM) and request.method == b"GET":
             return self._resumed(exchange)
-        if path.startswith(STREAM):
+        if path in self._tokens:
+            self._wrong_method(exchange, b"POST")
+        elif path.startswith(STREAM):
             self._wrong_method(exchange, b"GET")
         elif page is None:
             why = f"There is no {path.decode('latin-1')!r} here; chat is at /v1/chat/completions."

@@ -1,5 +1,6 @@
-"""What a request asks with: which model answers and whether it thinks, the prompt's ids, and the grammar of an answer with a form."""
+"""What a request asks with: whether the model is to think, the prompt's ids, and the grammar of an answer that has a form."""
 
+from holdfast.domain.dialect import Dialect, Form
 from holdfast.domain.fault import BadRequest
 from holdfast.gateway.needs import ModelCard, Needs
 from holdfast.gateway.openai_tools import form_of, offered
@@ -42,19 +43,32 @@ def prompts_of(ask: Ask, needs: Needs, card: ModelCard) -> list[Prompt]:
     Raises:
         BadRequest: they can't be expressed, leave no room for an answer, or the answer's form is none that can be forced.
     """
-    thinking = thinks(ask, card)
-    messages, tools, dialect = turns(ask), offered(ask), needs.dialect
+    thinking, dialect, room = thinks(ask, card), needs.dialect, card.context_tokens_max
+    messages, tools = turns(ask), offered(ask)
     form = form_of(ask, tools) if tools or ask.response_format is not None else None
-    room = card.context_tokens_max
     least = sum([len(message.content) + len(message.reasoning) for message in messages]) // dialect.token_bytes_max
     if least >= room:
         raise too_long(f"at least {least}", room)
-    json_mode = form is not None and form.schema is not None
-    effort = EFFORTS.get(ask.reasoning_effort or "", "") if thinking else ""
-    ids = dialect.render(messages, tools, thinking, json_mode, effort)
+    ids = dialect.render(messages, tools, thinking, _wants_json(form), effort_of(ask, thinking))
     if len(ids) >= room:
         raise too_long(str(len(ids)), room)
     return [Prompt(ids, dialect.grammar(ids, form) if form is not None else "")]
+
+
+def rendered(ask: Ask, dialect: Dialect, card: ModelCard) -> list[int]:
+    """The prompt's ids alone, however many they are. Raises BadRequest."""
+    thinking, tools = thinks(ask, card), offered(ask)
+    form = form_of(ask, tools)
+    return dialect.render(turns(ask), tools, thinking, _wants_json(form), effort_of(ask, thinking))
+
+
+def effort_of(ask: Ask, thinking: bool) -> str:
+    """low, high or max; empty when it was left open."""
+    return EFFORTS[ask.reasoning_effort] if thinking and ask.reasoning_effort in EFFORTS else ""
+
+
+def _wants_json(form: Form | None) -> bool:
+    return form is not None and form.schema is not None
 
 
 def too_long(tokens: str, room: int, what: str = "messages") -> BadRequest:

@@ -57,7 +57,7 @@ class Resumed:
             raise BadRequest("This gateway keeps no journal: a lost answer must be asked for anew.", code=GONE)
         kept = None
         if len(name) <= NAME_BYTES_MAX and name.isascii():
-            kept = await streams.find(name.decode().removeprefix("chatcmpl-"))
+            kept = await streams.find(name.decode().rpartition("-")[2])  # chatcmpl-ID, cmpl-ID
         if kept is None or not hmac.compare_digest(kept.begun.key_digest, digest_of_key(key)):
             raise BadRequest("There is no such answer here, or not any more; ask anew.", code=GONE)
         return kept

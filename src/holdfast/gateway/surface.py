@@ -98,11 +98,11 @@ class ChoiceWriter(Protocol):
 class Surface(Struct, frozen=True):
     """One API.
 
-    name: kept beside the answer, so that another worker writes on in the same shape. read: the body as the chat request, checked;
-    raises BadRequest. writer: for one answer. refuse: an error page in this API's shape; it is given OpenAI's.
-    keep: what the writer needs of the request beside what an Order has; it comes back as `Order.more`. prompts: what is asked, where
-    that is not the messages; each is a choice of its own. parser: what reads the answer, where that is not the dialect's. choices:
-    the writer of one of several choices; None where an answer has one only.
+    name: kept beside the answer, so that another worker writes on in the same shape. read: the body as the chat request,
+    checked; raises BadRequest. writer: for one answer. refuse: an error page in this API's shape; it is given OpenAI's.
+    keep: what the writer needs of the request beside what an Order has; it comes back as `Order.more`. prompts: what is asked,
+    where that is not the messages; each is a choice of its own. parser: what reads the answer, where that is not the dialect's.
+    choices: the writer of one of several choices; None where an answer has one only.
     """
 
     name: str

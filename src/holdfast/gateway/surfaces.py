@@ -1,8 +1,11 @@
 """The surfaces that are offered, and their paths. Another one is a line here."""
 
 from holdfast.domain.fault import BadRequest
+from holdfast.gateway.completion_wire import completion_prompts, decode_completion, keep_echo
+from holdfast.gateway.completion_writing import CompletionWriter
 from holdfast.gateway.openai_wire import decode
 from holdfast.gateway.order import GONE, Note
+from holdfast.gateway.plain import Plain
 from holdfast.gateway.refusals import Refusal
 from holdfast.gateway.surface import Surface
 from holdfast.gateway.writing import ChatWriter
@@ -21,7 +24,18 @@ CHAT = Surface(
     refuse=as_it_is,
     choices=ChatWriter,
 )
-SURFACES = (CHAT,)
+COMPLETIONS = Surface(
+    name="completions",
+    paths=(b"/v1/completions", b"/completions", b"/beta/completions"),
+    read=decode_completion,
+    writer=CompletionWriter,
+    refuse=as_it_is,
+    keep=keep_echo,
+    prompts=completion_prompts,
+    parser=Plain,
+    choices=CompletionWriter,
+)
+SURFACES = (CHAT, COMPLETIONS)
 BY_PATH = {path: surface for surface in SURFACES for path in surface.paths}
 _BY_NAME = {surface.name: surface for surface in SURFACES}
 

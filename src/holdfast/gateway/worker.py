@@ -280,17 +280,19 @@ def needs_of(settings: Settings, parts: Parts, wiring: Wiring, archive: Archive 
     streams = None
     if wiring.journal is not None and archive is not None and parts.shelf is not None:
         streams = Streams(wiring.journal, archive, parts.shelf, service, parts.clock)
-    created_unix_s = int(parts.unix_s())
+    created_unix_s, model = int(parts.unix_s()), settings.model
+    aliases = (*((name, False) for name in model.aliases), *((name, True) for name in model.aliases_thinking))
 
     @lru_cache(maxsize=2)  # asked for by every request, and seldom another
     def card_of(release: Release | None) -> ModelCard:
         return ModelCard(
-            name=settings.model.name,
+            name=model.name,
             digest=release.digest if release else "",
             exactness=release.exactness if release else Exactness.FAIR,
             context_tokens_max=parts.context_tokens_max,
             max_tokens_default=settings.request.max_tokens_default,
             created_unix_s=created_unix_s,
+            aliases=aliases,
         )
 
     def ready() -> tuple[bool, str]:

@@ -1,5 +1,6 @@
 """An answer as OpenAI's JSON. Constant parts are bytes made once an answer; only text is escaped as it comes."""
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import msgspec
@@ -97,22 +98,110 @@ def _parts_delta(said: Said, order: Order) -> bytes:
     return _json(list(rows.values()))
 
 
-class ChatWriter:
-    """One chat completion, or one of its choices."""
+class OpenAIWriter(ABC):
+    """An answer in OpenAI's JSON: what chat completions and raw ones have in common."""
+
+    ID = b""
+    PIECE = b""  # `object` of an event
+    WHOLE = b""  # and of a body
+    OPEN, EMPTY, CLOSE = b"", b"", b""  # around what an event says, and what one that says nothing says
 
     __slots__ = ("_dialect", "_head", "_order", "_plain", "_prefix", "_suffix")
 
     def __init__(self, order: Order, dialect: Dialect) -> None:
         self._order = order
         self._dialect = dialect
+        if not order.stream:
+            return
         name = (order.name or order.generation.id).encode()
-        self._head = (
-            b'data: {"id":"chatcmpl-%b","object":"chat.completion.chunk","created":%d,"model":%b,"system_fingerprint":"%b",'
-        ) % (name, order.created, _json(order.model), fingerprint(order.card.digest).encode())
-        self._prefix = b'%b"choices":[{"index":%d,"delta":{' % (self._head, order.index)
+        self._head = b'data: {"id":"%b%b","object":"%b","created":%d,"model":%b,"system_fingerprint":"%b",' % (
+            self.ID, name, self.PIECE, order.created, _json(order.model), fingerprint(order.card.digest).encode()
+        )  # fmt: skip
+        self._prefix = b'%b"choices":[{"index":%d,%b' % (self._head, order.index, self.OPEN)
         no_usage = b',"usage":null}\n\n' if order.include_usage else b"}\n\n"
         self._suffix = b',"finish_reason":null}]' + no_usage
-        self._plain = b'},"logprobs":null' + self._suffix
+        self._plain = self.CLOSE + b',"logprobs":null' + self._suffix
+
+    @abstractmethod
+    def said(self, said: Said, reading: Reading) -> bytes:
+        """Events for what a chunk said."""
+
+    @abstractmethod
+    def choice(self, reading: Reading, said: Said, logprobs: bytes | None) -> bytes:
+        """This choice, as a whole."""
+
+    def rest(self, rest: Rest, chunk: Chunk, reading: Reading) -> bytes:
+        """Events for what a chunk says and its reader still lacks."""
+        return b"".join([self.said(rest.take(piece), reading) for piece in rest.pieces(chunk)])
+
+    def last(self, reading: Reading, given: str = "") -> bytes:
+        """The finish, the usage if asked for, how often the answer moved, and the end mark.
+
+        `given`: the mark's `ending`; f when the finish was given before, u when the usage was too.
+        """
+        order, events = self._order, b""
+        if given not in ("f", "u"):
+            events = id_line(reading, "f") + self._finish(reading.finish_word())
+        if order.include_usage and given != "u":
+            events += id_line(reading, "u") + self._usage(usage(order, reading))
+        return events + b": holdfast moves=%d\n" % reading.moves + DONE
+
+    def _finish(self, word: bytes) -> bytes:
+        return (
+            self._prefix + self.EMPTY + self._plain.replace(b'"finish_reason":null', b'"finish_reason":"' + word + b'"')
+        )
+
+    def _usage(self, told: bytes) -> bytes:
+        return self._head + b'"choices":[],"usage":' + told + b"}\n\n"
+
+    def cut(self, said: Refusal) -> bytes:
+        """The error as an event, for which OpenAI's clients raise it. When it was for want of replicas, DeepSeek's word for that
+        goes ahead of it."""
+        word = self._finish(b"insufficient_system_resource") if said.code in FOR_WANT else b""
+        return word + b"data: " + said.body + b"\n\n"
+
+    def whole(self, reading: Reading, said: Said, logprobs: bytes | None) -> bytes:
+        """The body."""
+        return self._body(self.choice(reading, said, logprobs), usage(self._order, reading))
+
+    def _body(self, choices: bytes, told: bytes) -> bytes:
+        order = self._order
+        return (
+            b'{"id":"%b%b","object":"%b","created":%d,"model":%b,"system_fingerprint":"%b","choices":[%b],"usage":%b}'
+        ) % (
+            self.ID,
+            (order.name or order.generation.id).encode(),
+            self.WHOLE,
+            order.created,
+            _json(order.model),
+            fingerprint(order.card.digest).encode(),
+            choices,
+            told,
+        )
+
+    # of several choices
+
+    def finished(self, reading: Reading) -> bytes:
+        """The event with which this choice ends."""
+        return self._finish(reading.finish_word())
+
+    def closing(self, told: Usage) -> bytes:
+        """The usage if asked for, all moves, and the end mark."""
+        events = self._usage(usage_json(told)) if self._order.include_usage else b""
+        return events + b": holdfast moves=%d\n" % told.moves + DONE
+
+    def body(self, choices: list[bytes], told: Usage) -> bytes:
+        """The whole answer."""
+        return self._body(b",".join(choices), usage_json(told))
+
+
+class ChatWriter(OpenAIWriter):
+    """One chat completion, or one of its choices."""
+
+    ID, PIECE, WHOLE = b"chatcmpl-", b"chat.completion.chunk", b"chat.completion"
+    OPEN, CLOSE = b'"delta":{', b"}"
+
+    __slots__ = ()
 
     def begin(self) -> bytes:
         """Whose turn it is."""
@@ -139,66 +228,11 @@ class ChatWriter:
             events += mark + self._prefix + b'"content":' + _json(said.content) + tail
             tail = self._plain
         if calls:
-            delta = _parts_delta(said, order) if order.live else _calls_delta(said, order, reading.calls - len(said.calls))
+            delta = (
+                _parts_delta(said, order) if order.live else _calls_delta(said, order, reading.calls - len(said.calls))
+            )
             events += id_line(reading) + self._prefix + b'"tool_calls":' + delta + tail
         return events
-
-    def rest(self, rest: Rest, chunk: Chunk, reading: Reading) -> bytes:
-        """Events for what a chunk says and its reader still lacks."""
-        return b"".join([self.said(rest.take(piece), reading) for piece in rest.pieces(chunk)])
-
-    def last(self, reading: Reading, given: str = "") -> bytes:
-        """The finish, the usage if asked for, how often the answer moved, and the end mark.
-
-        `given`: the mark's `ending`; f when the finish was given before, u when the usage was too.
-        """
-        order, events = self._order, b""
-        if given not in ("f", "u"):
-            events = id_line(reading, "f") + self._finish(reading.finish_word())
-        if order.include_usage and given != "u":
-            events += id_line(reading, "u") + self._usage(usage(order, reading))
-        return events + b": holdfast moves=%d\n" % reading.moves + DONE
-
-    def _finish(self, word: bytes) -> bytes:
-        return self._prefix + self._plain.replace(b'"finish_reason":null', b'"finish_reason":"' + word + b'"')
-
-    def _usage(self, told: bytes) -> bytes:
-        return self._head + b'"choices":[],"usage":' + told + b"}\n\n"
-
-    def cut(self, said: Refusal) -> bytes:
-        """The error as an event, for which OpenAI's clients raise it. When it was for want of replicas, DeepSeek's word for that
-        goes ahead of it."""
-        word = self._finish(b"insufficient_system_resource") if said.code in FOR_WANT else b""
-        return word + b"data: " + said.body + b"\n\n"
-
-    def whole(self, reading: Reading, said: Said, logprobs: bytes | None) -> bytes:
-        """A chat.completion object."""
-        return self._body(self.choice(reading, said, logprobs), usage(self._order, reading))
-
-    def _body(self, choices: bytes, told: bytes) -> bytes:
-        order = self._order
-        return (
-            b'{"id":"chatcmpl-%b","object":"chat.completion","created":%d,"model":%b,"system_fingerprint":"%b",'
-            b'"choices":[%b],"usage":%b}'
-        ) % (
-            (order.name or order.generation.id).encode(),
-            order.created,
-            _json(order.model),
-            fingerprint(order.card.digest).encode(),
-            choices,
-            told,
-        )
-
-    # of several choices
-
-    def finished(self, reading: Reading) -> bytes:
-        """The event with which this choice ends."""
-        return self._finish(reading.finish_word())
-
-    def closing(self, told: Usage) -> bytes:
-        """The usage if asked for, all moves, and the end mark."""
-        events = self._usage(usage_json(told)) if self._order.include_usage else b""
-        return events + b": holdfast moves=%d\n" % told.moves + DONE
 
     def choice(self, reading: Reading, said: Said, logprobs: bytes | None) -> bytes:
         """This choice, as a whole."""
@@ -206,10 +240,11 @@ class ChatWriter:
         content = b"null" if said.calls and not said.content else _json(said.content)
         reasoning = b',"reasoning_content":' + _json(said.reasoning) if said.reasoning else b""
         calls = b',"tool_calls":' + _calls_json(said, order) if said.calls else b""
-        return (
-            b'{"index":%d,"message":{"role":"assistant","content":%b%b%b},"logprobs":%b,"finish_reason":"%b"}'
-        ) % (order.index, content, reasoning, calls, logprobs or b"null", reading.finish_word())
-
-    def body(self, choices: list[bytes], told: Usage) -> bytes:
-        """The whole answer."""
-        return self._body(b",".join(choices), usage_json(told))
+        return (b'{"index":%d,"message":{"role":"assistant","content":%b%b%b},"logprobs":%b,"finish_reason":"%b"}') % (
+            order.index,
+            content,
+            reasoning,
+            calls,
+            logprobs or b"null",
+            reading.finish_word(),
+        )

@@ -17,6 +17,7 @@ from holdfast.domain.ports import Produced, Work
 from holdfast.domain.release import Release
 from holdfast.domain.replica import Load
 from holdfast.domain.request import Finish
+from holdfast.pearl.constraint import FIELD, Constraint, Grammars
 from holdfast.pearl.intake import check, finish_after, finish_before
 from holdfast.pearl.layout import runs, shares
 from holdfast.pearl.options import CoreOptions
@@ -59,11 +60,12 @@ class _Attempt:
 class BatchCore:
     """Implements the Core port over a Brain."""
 
-    def __init__(self, model: Brain, release: Release, options: CoreOptions) -> None:
+    def __init__(self, model: Brain, release: Release, options: CoreOptions, grammars: Grammars) -> None:
         self.context_tokens_max = model.places
         self._model = model
         self._release = release
         self._options = options
+        self._grammars = grammars
         self._slots = Slots(options.slots)
         self._queue: deque[_Attempt] = deque()
         self._running: dict[int, _Attempt] = {}
@@ -83,13 +85,21 @@ class BatchCore:
         slots, waiting = self._options.slots, len(self._queue)
         if len(self._running) + waiting >= slots + self._options.queue_max:
             raise EngineRefused(f"all {slots} slots are taken and {waiting} attempts wait")
-        self._queue.append(self._attempt(ticket, work))
+        attempt = self._attempt(ticket, work)
+        constraint = attempt.taste.constraint
+        if constraint is not None and constraint.over:
+            self._over.append(Produced(ticket, [], Finish.STOP))
+            return
+        self._queue.append(attempt)
 
     def _attempt(self, ticket: int, work: Work) -> _Attempt:
         stops = frozenset(work.stop_ids)
         if work.sampling.ignore_eos:
             stops -= frozenset(self._model.eos_ids)
-        taste = Taste(work.sampling, work.seed, work.delivered_ids, self._like)
+        constraint: Constraint | None = None
+        if work.sampling.grammar:
+            constraint = self._grammars.begin(work.sampling.grammar, work.delivered_ids, stops)
+        taste = Taste(work.sampling, work.seed, work.delivered_ids, self._like, constraint)
         return _Attempt(ticket, work, work.prompt_ids + work.delivered_ids, taste, stops)
 
     def abort(self, ticket: int) -> None:
@@ -196,6 +206,9 @@ class BatchCore:
 
     def _take(self, attempt: _Attempt, choice: Choice) -> Produced:
         """Give the attempt its token, or end it."""
+        constraint = attempt.taste.constraint
+        if not choice.sound and constraint is not None and (constraint.over or constraint.fault):
+            return self._end(attempt, constraint)
         if not choice.sound:
             self._leave(attempt, spoilt=True)
             why = f"the logits at position {len(attempt.ids)} are not finite"
@@ -208,6 +221,8 @@ class BatchCore:
         attempt.taste.said(token)
         answer_tokens = len(attempt.ids) - len(attempt.work.prompt_ids)
         finish = finish_after(attempt.work, answer_tokens, self.context_tokens_max)
+        if finish is None and constraint is not None and constraint.over:
+            finish = Finish.STOP
         produced = Produced(attempt.ticket, [token], finish, cached_tokens=attempt.cached)
         attempt.cached = 0
         if choice.logprob is not None:
@@ -215,3 +230,12 @@ class BatchCore:
         if finish is not None:
             self._leave(attempt)
         return produced
+
+    def _end(self, attempt: _Attempt, constraint: Constraint) -> Produced:
+        """The grammar lets nothing follow: the answer is complete, or can't be."""
+        self._leave(attempt)
+        if constraint.over:
+            return Produced(attempt.ticket, [], Finish.STOP, cached_tokens=attempt.cached)
+        said = len(attempt.ids) - len(attempt.work.prompt_ids)
+        why = f"the grammar can't be kept after token {said} of the answer: {constraint.fault}"
+        return Produced(attempt.ticket, [], fault=why, param=FIELD)

@@ -10,6 +10,7 @@ import torch
 from holdfast.domain.release import Release
 from holdfast.pearl.batch import BatchCore, Brain
 from holdfast.pearl.config import FOREIGN_TYPES, model_type_of
+from holdfast.pearl.constraint import Grammars
 from holdfast.pearl.digest import release_digest
 from holdfast.pearl.foreign import ForeignModel
 from holdfast.pearl.model import DTYPES, Model
@@ -38,14 +39,15 @@ def open_core(model_dir: Path, options: CoreOptions) -> OpenCore:
         build = f"{BUILD} over transformers {model.version}"
     else:
         model, build = Model.open(model_dir, options), BUILD
+    grammars = Grammars.open(model_dir, model.vocab_size, model.eos_ids)
     release = Release(
         model=options.model or model_dir.resolve().name,
         engine=ENGINE,
-        digest=release_digest(model_dir, build, options),
+        digest=release_digest(model_dir, build + grammars.build, options),
         exactness=exactness_of(model, options),
         version=options.version,
     )
-    return BatchCore(model, release, options)
+    return BatchCore(model, release, options, grammars)
 
 
 def _check_options(options: CoreOptions) -> None:

@@ -1,7 +1,8 @@
 """Chooses the next token of each row: penalties and bias, then greedy, or temperature, filters and keyed noise.
 
-Order: penalties, bias, [logprobs are read here], temperature, min_p, top_k, top_p, draw. Ties go to the lowest id. What a row
-gets depends on its own logits, settings, seed and position, never on its neighbours.
+Order: penalties, bias, the grammar's mask, [logprobs are read here], temperature, min_p, top_k, top_p, draw. Ties go to the
+lowest id. What a row gets depends on its own logits, settings, seed and position, never on its neighbours. Under a grammar
+logprobs are those of the masked distribution, the one that is drawn from: tokens that may not come have none.
 """
 
 import math
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from holdfast.domain.request import Sampling, TokenLogprob
+from holdfast.pearl.constraint import Constraint
 from holdfast.pearl.noise import SPAN, gumbel, key
 
 _DENSE_MAX = 1 << 18  # numbers; above it noise is drawn only for tokens that could still win
@@ -19,12 +21,15 @@ _DENSE_MAX = 1 << 18  # numbers; above it noise is drawn only for tokens that co
 class Taste:
     """How one answer's tokens are chosen, and what it has said so far."""
 
-    __slots__ = ("_bias", "_counts", "plain", "sampling", "seed")
+    __slots__ = ("_bias", "_counts", "constraint", "plain", "sampling", "seed")
 
-    def __init__(self, sampling: Sampling, seed: int, answer: list[int], like: Tensor) -> None:
+    def __init__(
+        self, sampling: Sampling, seed: int, answer: list[int], like: Tensor, constraint: Constraint | None = None
+    ) -> None:
         """`answer` holds the tokens already given; `like` is any [.., vocab] tensor on the device of the logits."""
         self.sampling = sampling
         self.seed = seed
+        self.constraint = constraint
         self._counts: Tensor | None = None
         self._bias: Tensor | None = None
         vocab = like.shape[-1]
@@ -40,20 +45,24 @@ class Taste:
     @property
     def steered(self) -> bool:
         """Whether the logits change before anything is chosen."""
-        return self._counts is not None or self._bias is not None
+        return self._counts is not None or self._bias is not None or self.constraint is not None
 
     def steer(self, row: Tensor) -> None:
-        """Apply penalties over the answer so far, and bias, to logits [vocab] in place."""
+        """Apply penalties over the answer so far, bias and the grammar's mask to logits [vocab] in place."""
         if self._counts is not None:
             row -= self.sampling.frequency_penalty * self._counts
             row -= self.sampling.presence_penalty * (self._counts > 0)
         if self._bias is not None:
             row += self._bias
+        if self.constraint is not None:
+            self.constraint.apply(row)
 
     def said(self, token: int) -> None:
         """Count a token that was given."""
         if self._counts is not None:
             self._counts[token] += 1
+        if self.constraint is not None:
+            self.constraint.said(token)
 
 
 @dataclass(slots=True)
@@ -129,5 +138,6 @@ def _logprob(row: Tensor, token: int, count: int) -> TokenLogprob:
     top: tuple[tuple[int, float], ...] = ()
     if count > 0:
         values, ids = logprobs.sort(descending=True, stable=True)
+        count = min(count, int(values.isfinite().sum()))
         top = tuple(zip(ids[:count].tolist(), values[:count].tolist(), strict=True))
     return TokenLogprob(token, float(logprobs[token]), top)

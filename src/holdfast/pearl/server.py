@@ -307,7 +307,8 @@ class ReplicaServer:
                 self._close(one.ticket, attempt)
             if one.fault:
                 self.tally.failed += 1
-                attempt.connection.send(Failed(attempt.stream, "lost", one.fault))
+                kind = "bad" if one.param else "lost"
+                attempt.connection.send(Failed(attempt.stream, kind, one.fault, one.param or None))
                 touched[attempt.connection] = None
         for connection in touched:
             connection.flush(self._step)

@@ -197,6 +197,8 @@ class ScriptedCore:
         for token in (max(work.prompt_ids), min(work.prompt_ids)):
             if not 0 <= token < script.vocab_size:
                 raise BadRequest(f"token id {token} is outside the vocabulary of {script.vocab_size}", "prompt_ids")
+        if work.sampling.grammar:
+            raise BadRequest("scripted answers are known beforehand and can't be kept to a grammar", "grammar")
         tokens = len(work.prompt_ids) + len(work.delivered_ids)
         if tokens >= script.context_tokens_max:
             raise BadRequest(

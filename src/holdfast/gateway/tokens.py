@@ -1,0 +1,115 @@
+"""POST /v1/tokenize and /v1/detokenize: what a text or a conversation is in this model's ids, and back.
+
+Who may ask for an answer may ask for this, and it takes one from the same rate. The body's limit bounds it; long texts are done
+in a thread, so that the answers of this worker flow on.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+import msgspec
+from msgspec import Struct
+
+from holdfast.domain.event import RequestRefused
+from holdfast.domain.fault import BadRequest, Fault
+from holdfast.gateway.connection import Exchange
+from holdfast.gateway.head import asker
+from holdfast.gateway.needs import Needs
+from holdfast.gateway.openai_wire import Ask, Thinking, ToolOffered, Turn, read
+from holdfast.gateway.pages import Answer, request_id_line
+from holdfast.gateway.plain import text_of
+from holdfast.gateway.prompting import rendered, thinks
+from holdfast.gateway.refusals import JSON_TYPE, refusal_for
+
+_json = msgspec.json.Encoder().encode
+
+
+class TokenizeBody(Struct):
+    """`prompt`, or `messages` as at /v1/chat/completions. `add_special_tokens`: of a prompt, with the mark of the beginning."""
+
+    prompt: str | None = None
+    messages: list[Turn] | None = None
+    tools: list[ToolOffered] | None = None
+    thinking: Thinking | None = None
+    add_special_tokens: bool = True
+    model: str | None = None
+
+
+class DetokenizeBody(Struct):
+    """`tokens`: ids of this model."""
+
+    tokens: list[int]
+    model: str | None = None
+
+
+_TOKENIZE = msgspec.json.Decoder(TokenizeBody)
+_DETOKENIZE = msgspec.json.Decoder(DetokenizeBody)
+
+
+class Tokens:
+    """Answers both."""
+
+    def __init__(self, needs: Needs) -> None:
+        self._needs = needs
+
+    def pages(self) -> dict[bytes, Answer]:
+        """Who answers which path."""
+        return {
+            b"/v1/tokenize": self.tokenize,
+            b"/tokenize": self.tokenize,
+            b"/v1/detokenize": self.detokenize,
+            b"/detokenize": self.detokenize,
+        }
+
+    async def tokenize(self, exchange: Exchange) -> None:
+        """One exchange."""
+        await self._answer(exchange, self._tokens)
+
+    async def detokenize(self, exchange: Exchange) -> None:
+        """One exchange."""
+        await self._answer(exchange, self._text)
+
+    async def _answer(self, exchange: Exchange, make: Callable[[bytes], bytes]) -> None:
+        needs, request = self._needs, exchange.request
+        try:
+            who = asker(request, needs.limits.deadline_s)
+            if needs.glance is not None:
+                needs.glance(who, exchange.address)
+            elif needs.screen is not None:
+                needs.screen(who.key, who.body_bytes)
+            try:
+                if len(request.body) < needs.limits.large_text_bytes:
+                    page = make(request.body)
+                else:
+                    page = await asyncio.to_thread(make, request.body)
+            except RecursionError as error:
+                raise BadRequest("The body's JSON is nested too deeply; flatten it.", code="invalid_json") from error
+        except Fault as fault:
+            said = refusal_for(fault)
+            needs.emit(RequestRefused(status=said.status, why=fault.why))
+            exchange.refuse(said, request_id_line(request, needs.bits))
+            return
+        exchange.send(200, JSON_TYPE + request_id_line(request, needs.bits), page)
+
+    def _tokens(self, body: bytes) -> bytes:
+        """Raises BadRequest."""
+        said, card, dialect = read(_TOKENIZE, body, {}), self._needs.card(), self._needs.dialect
+        if (said.prompt is None) == (said.messages is None):
+            raise BadRequest("Send prompt or messages, one of them.", "prompt" if said.prompt is None else "messages")
+        ask = Ask(model=said.model or card.name, messages=said.messages or [], thinking=said.thinking, tools=said.tools)
+        if said.prompt is None:
+            ids = rendered(ask, dialect, card)
+        else:
+            thinks(ask, card)
+            ids = dialect.complete(said.prompt, None) if said.add_special_tokens else dialect.encode(said.prompt)
+        return _json({"tokens": ids, "count": len(ids), "max_model_len": card.context_tokens_max})
+
+    def _text(self, body: bytes) -> bytes:
+        """Raises BadRequest."""
+        said, card, dialect = read(_DETOKENIZE, body, {}), self._needs.card(), self._needs.dialect
+        thinks(Ask(model=said.model or card.name, messages=[]), card)
+        for i, token in enumerate(said.tokens):
+            if not 0 <= token < dialect.vocab_size:
+                why = f"tokens[{i}] is {token}, but token ids are 0 to {dialect.vocab_size - 1}."
+                raise BadRequest(why, f"tokens[{i}]")
+        return _json({"prompt": text_of(dialect, said.tokens)})

@@ -19,7 +19,7 @@ const heard = (choice) => ({
 });
 
 async function chat(messages, more = {}) {
-  const answer = await client.chat.completions.create({ model: MODEL, messages, temperature: 0, max_tokens: 400, ...more });
+  const answer = await client.chat.completions.create({ model: MODEL, messages, temperature: 0, max_tokens: 900, ...more });
   return { message: answer.choices[0].message, ...heard(answer.choices[0]) };
 }
 

@@ -23,9 +23,10 @@ FEATURES = (
     "completions", "responses", "errors", "retries",
 )  # fmt: skip
 SUM, COUNT, WEATHER = "What is 20 + 22?", "Count from 7 to 68.", "What is the weather in Rome?"
+LONG = 900  # tokens: long enough for what is counted and listed, and to be hit while it is written
 KEY, PATIENCE_S = "sk-bench", 120.0
 MODEL, THINKER = "deepseek-chat", "deepseek-reasoner"
-NUMBERS = {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": 99}, "minItems": 24, "maxItems": 30}
+NUMBERS = {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": 99}, "minItems": 120, "maxItems": 130}
 SCHEMA: dict[str, Any] = {
     "title": "numbers",
     "description": "Some numbers and whether they are many",
@@ -43,6 +44,7 @@ NOTE_TOOL: dict[str, Any] = {
     "type": "function",
     "function": {"name": "note", "description": "Keeps numbers", "parameters": SCHEMA},
 }
+ON: dict[str, Any] = {"ignore_eos": True}
 PLAIN: dict[str, Any] = {
     "thinking": {"type": "disabled"},
     "extra_body": {"temperature": 0},
@@ -112,7 +114,7 @@ class Python:
 
     def _chat(self, messages: Any, model: str = MODEL, **more: Any) -> Heard:
         answer = self.client.chat.completions.create(
-            model=model, messages=messages, temperature=0, max_tokens=400, **more
+            model=model, messages=messages, temperature=0, max_tokens=LONG, **more
         )
         return _of_choice(answer.choices[0])
 
@@ -137,15 +139,14 @@ class Python:
 
     def _fim(self) -> Heard:
         beta = self.client.with_options(base_url=f"{str(self.client.base_url).removesuffix('v1/')}beta")
-        try:
-            answer = beta.completions.create(model=MODEL, prompt="def add(a, b):\n", suffix="\n", max_tokens=24)
-        except openai.BadRequestError as wrong:
-            return Heard(content=f"{wrong.param}: {wrong.status_code}", finish="refused")
+        answer = beta.completions.create(
+            model=MODEL, prompt="one two", suffix="five six", temperature=0, max_tokens=200, extra_body=ON
+        )
         return Heard(content=answer.choices[0].text, finish=answer.choices[0].finish_reason)
 
     def _many(self) -> Heard:
         answer = self.client.chat.completions.create(
-            model=MODEL, messages=user("Say a word."), n=3, seed=5, temperature=1, max_tokens=40
+            model=MODEL, messages=user("Say a word."), n=3, seed=5, temperature=1, max_tokens=200, extra_body=ON
         )
         said = {one.index: one.message.content for one in answer.choices}
         return Heard(content=json.dumps([said[index] for index in range(3)]), finish=answer.choices[0].finish_reason)
@@ -161,7 +162,9 @@ class Python:
         return Heard(content=f"{told == choice.message.content and sound}: {told}", finish=choice.finish_reason)
 
     def _completion(self) -> Heard:
-        answer = self.client.completions.create(model=MODEL, prompt=["one two", "three"], temperature=0, max_tokens=12)
+        answer = self.client.completions.create(
+            model=MODEL, prompt=["one two", "three"], temperature=0, max_tokens=200, extra_body=ON
+        )
         said = {one.index: one.text for one in answer.choices}
         return Heard(content=json.dumps([said[0], said[1]]), finish=answer.choices[0].finish_reason)
 
@@ -229,11 +232,11 @@ class Anthropic:
         return Caller("anthropic (Python)", asks, reasons)
 
     def _say(self, messages: Any, **more: Any) -> Heard:
-        asked: dict[str, Any] = {"model": MODEL, "max_tokens": 400, "messages": messages, **PLAIN, **more}
+        asked: dict[str, Any] = {"model": MODEL, "max_tokens": LONG, "messages": messages, **PLAIN, **more}
         return _of_blocks(self.client.messages.create(**asked))
 
     def _stream(self) -> Heard:
-        with self.client.messages.stream(model=MODEL, max_tokens=400, messages=user(COUNT), **PLAIN) as stream:
+        with self.client.messages.stream(model=MODEL, max_tokens=LONG, messages=user(COUNT), **PLAIN) as stream:
             said = "".join(stream.text_stream)
             whole = _of_blocks(stream.get_final_message())
         return Heard(content=said if said == whole.content else f"{said!r} != {whole.content!r}", finish=whole.finish)
@@ -313,7 +316,7 @@ class LangChain:
     def _model(self, name: str = MODEL, site: str = "", retries: int = 0, **more: Any) -> Any:
         base = f"{site or self.site}/v1"
         named = {"api_base": base} if self.kind is ChatDeepSeek else {"base_url": base}
-        known: dict[str, Any] = {"temperature": 0, "max_tokens": 400, "timeout": PATIENCE_S, "max_retries": retries}
+        known: dict[str, Any] = {"temperature": 0, "max_tokens": LONG, "timeout": PATIENCE_S, "max_retries": retries}
         return self.kind(model=name, api_key=KEY, **(known | named | more))
 
     def _stream(self) -> Heard:

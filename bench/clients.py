@@ -2,10 +2,11 @@
 
     python bench/clients.py [--runs 500] [--seed 1] [--replicas 3] [--only NAME,...]
 
-Each client (bench/callers.py) first asks for each feature at rest; what it hears is checked and kept. Then everything is asked again
-and again, some at a time, while replicas of the model that ships are killed at random moments, and compared: the same text, the
-same reasoning, whole calls with the same arguments, JSON that the schema describes. `--runs 0` stops after the first. Retries
-are asked of a second site, which lets in a request a second. The last line is one JSON object; exit 1 when anything was missed.
+Each client (bench/callers.py) first asks for each feature at rest; what it hears is checked and kept. Then a crowd of them asks for
+everything again and again, while replicas of a copy of the shipped model (bench/gap_model.py) are killed at random, until
+`--runs` answers were cut at some token and went on elsewhere. What is heard must be the same: text, reasoning, whole calls
+with the same arguments, JSON that the schema describes. `--runs 0` stops after the first. Retries are asked of a second
+site, which lets in a request a second. The last line is one JSON object; exit 1 when anything was missed.
 """
 
 import argparse
@@ -16,8 +17,10 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -26,6 +29,7 @@ import jsonschema
 import msgspec
 import uvloop
 from callers import FEATURES, NODE, SCHEMA, Caller, Heard, callers
+from gap_model import write_gap_model
 from msgspec import Struct
 from rich.console import Console
 from rich.table import Table
@@ -38,9 +42,9 @@ ROOT = Path(__file__).parents[1]
 NODE_FOLDER = ROOT / ".venv" / "node"
 NODE_CLIENT = "openai@6"
 MOVED = "answer_moved"
-AT_ONCE = 16
-ROUND = 32  # runs for each kill
-HIT_S = 1.5  # a kill comes so long after its round began, at most
+AT_ONCE = 24
+HIT_S = 0.5  # a kill comes so long after all replicas serve, at most
+GONE_S = 0.5  # by then the supervisor has taken it out of the roster
 ERRORS = {
     "openai (Python)": "404 model; 400 temperature; 400 messages",
     "openai (Node.js)": "404 model; 400 temperature; 400 messages",
@@ -51,10 +55,10 @@ ERRORS = {
 
 
 class Outcome(Struct, kw_only=True):
-    """`table`: by client and feature, `green`, `no` or `missed` with the why. Runs are those under fire."""
+    """`table`: by client and feature, `green`, `no` or `missed` with the why. The rest is of those under fire."""
 
     table: dict[str, dict[str, str]]
-    runs: int = 0
+    asked: int = 0
     violations: int = 0
     kills: int = 0
     moves: int = 0
@@ -81,8 +85,8 @@ CHECKS: dict[str, Callable[[Heard], bool]] = {
     "forced tool": lambda heard: [name for name, _ in heard.calls] == ["note"] and has_numbers(heard.calls[0][1]),
     "JSON schema": lambda heard: has_numbers(heard.content),
     "prefix": lambda heard: bool(heard.content) and not heard.content.lstrip().startswith("7"),
-    "FIM": lambda heard: bool(heard.content),
-    "n": lambda heard: len(set(json.loads(heard.content))) > 1,
+    "FIM": lambda heard: heard.finish in ("stop", "length"),
+    "n": lambda heard: len(set(json.loads(heard.content))) == 3,
     "logprobs": lambda heard: heard.content.startswith("True: ") and is_sum(heard),
     "completions": lambda heard: all(json.loads(heard.content)),
     "responses": lambda heard: heard.calls == (("get_weather", '{"city": "Rome"}'),) and heard.finish == "completed",
@@ -134,36 +138,31 @@ async def at_rest(all_of_them: list[Caller]) -> tuple[Outcome, dict[tuple[str, s
 
 
 async def under_fire(arena: Arena, pairs: list[tuple[Caller, str, Heard]], args: argparse.Namespace) -> Outcome:
-    """Rounds of runs, each with a kill in its midst. Pairs take turns, so that each is hit about as often."""
+    """A crowd asks without a pause, and one replica after the other is killed, until so many answers had to move."""
     random, clock, outcome = Random(args.seed), MonotonicClock(), Outcome(table={})
     found: Counter[str] = Counter()
-    gate = asyncio.Semaphore(AT_ONCE)
 
-    async def run(caller: Caller, feature: str, known: Heard) -> None:
-        async with gate:
+    async def ask_on() -> None:
+        while outcome.moves < args.runs:
+            caller, feature, known = random.choice(pairs)
             heard, why = await asked(caller, feature)
-        outcome.runs += 1
-        if heard == known:
-            return
-        outcome.violations += 1
-        said = why or f"heard {heard}, at rest {known}"
-        found[f"{caller.name}, {feature}: {said}"] += 1
+            outcome.asked += 1
+            if heard != known:
+                outcome.violations += 1
+                found[f"{caller.name}, {feature}: {why or f'heard {heard}, at rest {known}'}"] += 1
 
     with contextlib.closing(arena.tail()) as tail:
-        while outcome.runs < args.runs:
+        crowd = [asyncio.create_task(ask_on()) for _ in range(AT_ONCE)]
+        while outcome.moves < args.runs:
             while len(arena.roster().places) < args.replicas:
                 await clock.sleep(0.05)
-            runs = [
-                asyncio.create_task(run(*random.choice(pairs))) for _ in range(min(ROUND, args.runs - outcome.runs))
-            ]
             await clock.sleep(random.random() * HIT_S)
             outcome.kills += arena.strike(random.choice(arena.roster().places), Blow.KILL)
-            await asyncio.gather(*runs)
+            await clock.sleep(GONE_S)
             outcome.moves += sum(event.get("event") == MOVED for event in tail.more())
-            print(
-                f"{outcome.runs} runs, {outcome.kills} kills, {outcome.moves} moves, {outcome.violations} violations",
-                flush=True,
-            )
+            told = f"{outcome.asked} asked, {outcome.kills} kills, {outcome.moves} answers moved"
+            print(f"{told}, {outcome.violations} violations", flush=True)
+        await asyncio.gather(*crowd)
     for said, times in found.most_common(20):
         print(f"{times} x {said}"[:1500])
     return outcome
@@ -172,8 +171,12 @@ async def under_fire(arena: Arena, pairs: list[tuple[Caller, str, Heard]], args:
 async def measure(args: argparse.Namespace) -> Outcome:
     """Both sites, from start to end."""
     clock = MonotonicClock()
-    poor: Sections = {"admission": {"requests_per_s": 1, "burst": 1}}
-    async with Arena(Plan(replicas=args.replicas), clock) as arena, Arena(Plan(replicas=1, more=poor), clock) as other:
+    async with AsyncExitStack() as after:
+        folder = Path(after.enter_context(tempfile.TemporaryDirectory(prefix="holdfast-model-")))
+        model: Sections = {"model": {"path": str(write_gap_model(folder / "pearl")), "name": "pearl"}}
+        poor: Sections = {**model, "admission": {"requests_per_s": 1, "burst": 1}}
+        arena = await after.enter_async_context(Arena(Plan(replicas=args.replicas, more=model), clock))
+        other = await after.enter_async_context(Arena(Plan(replicas=1, more=poor), clock))
         site, beside = (f"http://127.0.0.1:{one.port}" for one in (arena, other))
         wanted = [one for one in callers(site, beside, node_client()) if not args.only or one.name in args.only]
         outcome, known = await at_rest(wanted)
@@ -201,7 +204,7 @@ def shown(outcome: Outcome) -> Table:
 def main() -> int:
     """Exit 1 when a feature is neither green nor explained, or an answer under fire was another."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=500)
+    parser.add_argument("--runs", type=int, default=500, help="answers that have to move")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--replicas", type=int, default=3)
     parser.add_argument("--only", type=lambda words: words.split(","), default=[])

@@ -2,8 +2,8 @@
 
     python bench/clients.py [--runs 500] [--seed 1] [--replicas 3] [--only NAME,...]
 
-Each client (bench/callers.py) first asks for each feature at rest; what it hears is checked and kept. Then a crowd of them asks for
-everything again and again, while replicas of a copy of the shipped model (bench/gap_model.py) are killed at random, until
+Each client (bench/callers.py) first asks for each feature at rest; what it hears is checked and kept. Then a crowd of them asks
+for everything again and again, while replicas of a copy of the shipped model (bench/gap_model.py) are killed at random, until
 `--runs` answers were cut at some token and went on elsewhere. What is heard must be the same: text, reasoning, whole calls
 with the same arguments, JSON that the schema describes. `--runs 0` stops after the first. Retries are asked of a second
 site, which lets in a request a second. The last line is one JSON object; exit 1 when anything was missed.

@@ -68,3 +68,39 @@ def test_words_about_errors_are_no_errors() -> None:
     mark = Mark()
     mark.see(event({"content": '{"error": {"code": "answer_taken_over"}}'}, "1"))
     assert not mark.over
+
+
+def named(kind: str, name: str, data: str = "{}") -> bytes:
+    return f"event: {kind}\nid: {name}\ndata: {data}\n\n".encode()
+
+
+def test_streams_without_an_end_mark_end_with_the_event_that_says_so() -> None:
+    for kind in ("response.completed", "response.incomplete", "message_stop"):
+        mark = Mark()
+        assert mark.see(named("delta", "1.3")) is Verdict.HAND_ON and not mark.over
+        assert mark.see(named(kind, "1.4")) is Verdict.HAND_ON
+        assert mark.over and mark.last_id == "1.4"
+
+
+def test_a_response_that_failed_is_the_end_unless_it_goes_on_elsewhere() -> None:
+    for kind, shape in (("response.failed", '{"response":{"error":%s}}'), ("error", '{"type":"error","error":%s}')):
+        mark = Mark()
+        mark.see(named("delta", "1.3"))
+        elsewhere, lost = (
+            f"event: {kind}\ndata: {shape % error}\n\n".encode()
+            for error in ('{"code":"answer_taken_over"}', '{"code":"engine_lost"}')
+        )
+        assert mark.see(elsewhere) is Verdict.LEAVE
+        assert (mark.over, mark.last_id) == (False, "1.3")
+        assert mark.see(lost) is Verdict.HAND_ON
+        assert mark.over
+
+
+def test_numbered_openings_are_not_handed_on_twice() -> None:
+    mark = Mark()
+    assert mark.see(named("response.created", "0.1")) is Verdict.HAND_ON
+    assert mark.bare
+    mark.again()
+    told = [mark.see(named("x", name)) for name in ("0.1", "0.2", "1.3", "1.4")]
+    assert told == [Verdict.DROP, Verdict.HAND_ON, Verdict.HAND_ON, Verdict.HAND_ON]
+    assert not mark.bare

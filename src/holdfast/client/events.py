@@ -12,6 +12,9 @@ from enum import Enum
 # A blank line: two line ends, each of which may be written in three ways. Atomic, else CR LF alone would count as two.
 _BLANK = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
 _BLANK_BYTES_MAX = 4
+# How streams end that have no [DONE], by the names of their last events.
+_ENDS = ("response.completed", "response.incomplete", "message_stop")
+_FAILURES = ("response.failed", "error")
 # The worker that wrote this lost the answer to another one; the answer itself goes on.
 _ELSEWHERE = ("answer_taken_over",)
 
@@ -46,7 +49,7 @@ class Verdict(Enum):
     LEAVE = "leave"  # this connection has nothing more to say, another one has
 
 
-OPENING = "0"
+OPENING = "0"  # of streams whose events are numbered: 0.1 and so on
 
 
 class Mark:
@@ -60,8 +63,8 @@ class Mark:
 
     @property
     def bare(self) -> bool:
-        """Whether nothing but the opening event, whose id is 0, was handed on."""
-        return self.last_id in ("", OPENING) and not self._unmarked
+        """Whether nothing but the opening events, whose ids begin with 0, was handed on."""
+        return (not self.last_id or _opens(self.last_id)) and not self._unmarked
 
     def again(self) -> None:
         """The stream was asked for anew, from `last_id`: it repeats the events that came after that without an id."""
@@ -69,14 +72,15 @@ class Mark:
 
     def see(self, event: bytes) -> Verdict:
         """Take note of a whole event, in the order in which they came."""
-        name, data = _fields(event)
+        kind, name, data = _fields(event)
         if data == b"[DONE]":
             self.over = True
             return Verdict.HAND_ON
-        if data is not None and data.startswith(b'{"error"'):
+        if data is not None and (data.startswith(b'{"error"') or kind in _FAILURES):
             return self._failed(data)
-        if name == OPENING == self.last_id:
+        if name is not None and _opens(name) and _opens(self.last_id) and _number(name) <= _number(self.last_id):
             return Verdict.DROP  # the same answer, begun once more
+        self.over = self.over or kind in _ENDS
         if name is not None:
             self.last_id = name
             self._unmarked = self._repeats = 0
@@ -96,8 +100,20 @@ class Mark:
         return Verdict.HAND_ON
 
 
-def _fields(event: bytes) -> tuple[str | None, bytes | None]:
-    """The event's id and its data, None where it has none. Comments and other fields mean nothing here."""
+def _opens(name: str) -> bool:
+    """Whether this is the id of an event that comes before anything is said."""
+    return name.partition(".")[0] == OPENING
+
+
+def _number(name: str) -> int:
+    """Of such an event; the only one of a stream that numbers none is 0."""
+    number = name.partition(".")[2]
+    return int(number) if number.isascii() and number.isdigit() else 0
+
+
+def _fields(event: bytes) -> tuple[str, str | None, bytes | None]:
+    """The event's kind, its id and its data, None where it has none. Comments and other fields mean nothing here."""
+    kind = ""
     name: str | None = None
     data: bytes | None = None
     for line in event.splitlines():
@@ -107,13 +123,15 @@ def _fields(event: bytes) -> tuple[str | None, bytes | None]:
             data = said if data is None else data + b"\n" + said
         elif field == b"id" and b"\0" not in value:
             name = value.removeprefix(b" ").decode("utf-8", "replace")
-    return name, data
+        elif field == b"event":
+            kind = value.removeprefix(b" ").decode("utf-8", "replace")
+    return kind, name, data
 
 
 def code_of(body: bytes) -> str:
-    """The code in an error body of OpenAI's shape; empty when it is none."""
+    """The code in an error body, or in a Response that has failed; empty when it is none."""
     try:
-        error = json.loads(body)["error"]
-        return str(error["code"])
-    except (ValueError, LookupError, TypeError):
+        said = json.loads(body)
+        return str(said.get("response", said)["error"]["code"])
+    except (ValueError, LookupError, TypeError, AttributeError):
         return ""

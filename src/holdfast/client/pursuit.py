@@ -20,7 +20,13 @@ NAME = "x-holdfast-answer"
 RESUME = "x-holdfast-resume"
 KEY = "idempotency-key"
 METHODS = ("GET", "HEAD", "POST")
-CHAT = "/chat/completions"
+# Where answers are asked for, and where the rest of one is to be had, below the same prefix.
+ASKED_AT = {
+    "/chat/completions": "/streams/",
+    "/completions": "/streams/",
+    "/responses": "/streams/",
+    "/anthropic/v1/messages": "/v1/streams/",
+}
 STREAM_TYPE = "text/event-stream"
 SURVIVED = (
     httpx.NetworkError,
@@ -208,8 +214,9 @@ class Pursuit:
     def _resume_url(self) -> httpx.URL:
         """Beside the path that was asked, so that a proxy's prefix stays."""
         url = self._asked.url
-        if url.path.endswith(CHAT):
-            return url.copy_with(path=f"{url.path.removesuffix(CHAT)}/streams/{self._name}")
+        for asked, streams in ASKED_AT.items():
+            if url.path.endswith(asked):
+                return url.copy_with(path=f"{url.path.removesuffix(asked)}{streams}{self._name}")
         return url.copy_with(path=self._path)
 
     def _extensions(self, now: float) -> dict[str, object]:

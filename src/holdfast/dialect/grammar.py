@@ -73,11 +73,19 @@ class Grammars:
 
     def write(self, prompt_ids: list[int], form: Form) -> str:
         """See Dialect.grammar."""
-        if form.tools:
-            rules = self._of_tools(form)
-        else:
+        if form.free and self._calls is None:
+            return ""
+        rules = self._of_tools(form) if form.tools else []
+        if form.schema is not None or not rules:
             schema = kept(form.schema if form.schema is not None else {}, SCHEMA_FIELD)
-            rules = ["content: " + _json(schema or {"type": "object"})]
+            rules += ["answer: " + _json(schema or {"type": "object"})]
+        if form.free:
+            ways = f"{self._free}* calls?"
+        else:
+            ways = " | ".join(
+                name for name in ("calls", "answer") if any(rule.startswith(f"{name}:") for rule in rules)
+            )
+        rules = [f"content: {ways}", *rules]
         text = "\n".join((self._start(prompt_ids), *rules, ""))
         size = len(text.encode())
         if size > GRAMMAR_BYTES_MAX:
@@ -113,7 +121,7 @@ class Grammars:
             )
         again = f"({_written(calls.between)} call)*" if form.many else ""
         ways = " | ".join(f"call{i}" for i in range(len(form.tools)))
-        rules = [f"content: {_written(calls.before)} call {again} {_written(calls.after)}", f"call: {ways}"]
+        rules = [f"calls: {_written(calls.before)} call {again} {_written(calls.after)}", f"call: {ways}"]
         for i, tool in enumerate(form.tools):
             rules.append(f"call{i}: {_written(calls.call, tool.name, f'arguments{i}')}")
             rules.append(f"arguments{i}: " + _json(_arguments(tool, f"tools[{i}].function.parameters")))

@@ -64,6 +64,8 @@ class TemplateDialect(Speaker):
         opened = last.role == "assistant" and last.prefix
         if opened and thinking and last.reasoning:
             ids = self._ids(self._told(first, turns[:-1], shown, thinking, tied), tied("<")[1:])
+            if self._habits.spoken != "whole" and len(turns) > 1 and turns[-2].role == "user":
+                ids = self._opening(ids)
             end = thinking_end(ids, self._markers, self._vocabulary)
             if end is not None:
                 ids += self.encode(last.reasoning)
@@ -88,6 +90,13 @@ class TemplateDialect(Speaker):
             return self._filled(messages=shown, tools=tools, add_generation_prompt=prompted, thinking=thinking)
         except REFUSALS as error:
             raise BadRequest(f"The model's chat template refuses these messages: {error}.", "messages") from error
+
+    def _opening(self, ids: list[int]) -> list[int]:
+        """The first distills' templates leave it to the model to open its thinking."""
+        if self._markers.think < 0 or ids[-1] in (self._markers.think, self._markers.end_think):
+            return ids
+        opened = begun_reasoning(ids, self._markers, self._vocabulary) is not None
+        return ids if opened else [*ids, self._markers.think, *self.encode("\n")]
 
     def _filled(self, thinking: bool, **more: Any) -> str:
         return self._template.render(thinking=thinking, enable_thinking=thinking, **more, **self._words)

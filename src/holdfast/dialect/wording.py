@@ -34,10 +34,11 @@ class Wording:
         except SyntaxError as error:
             raise ValueError(f"{path} is not Python: {error}") from error
         for node in tree.body:
-            target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
-            value = node.value if isinstance(node, ast.Assign | ast.AnnAssign) else None
-            if isinstance(target, ast.Name) and value is not None:
-                self._keep(target.id, value)
+            if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
+                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+                for target in targets:
+                    if isinstance(target, ast.Name):
+                        self._keep(target.id, node.value)
 
     def text(self, name: str) -> str:
         """A constant that must be there.

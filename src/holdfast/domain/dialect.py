@@ -64,12 +64,14 @@ class Form(Struct, frozen=True):
     """What an answer must look like, once its reasoning (which is free) has ended.
 
     Either `schema`: its content is JSON that the schema describes (an empty one: any object). Or `tools`: it calls at least one
-    of them, and nothing else; exactly one unless `many`. Arguments match the tool's parameters.
+    of them, and nothing else; exactly one unless `many`. Arguments match the tool's parameters. Or both: one of the two, as the
+    model likes. `free`: it says what it likes, and may call tools at its end.
     """
 
     schema: dict[str, Any] | None = None
     tools: tuple[Tool, ...] = ()
     many: bool = True
+    free: bool = False
 
 
 class ThinkingEnd(Struct, frozen=True):
@@ -145,7 +147,8 @@ class Dialect(Protocol):
         ...
 
     def grammar(self, prompt_ids: list[int], form: Form) -> str:
-        """What goes into Sampling.grammar, so that the answer to this prompt has this form. Costs milliseconds for a large
+        """What goes into Sampling.grammar, so that the answer to this prompt has this form; empty for a form that is free where
+        the format has no marks for calls. Costs milliseconds for a large
         schema or many tools: call it where the prompt is rendered, off the event loop when the body is large.
 
         Raises:

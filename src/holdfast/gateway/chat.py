@@ -20,6 +20,7 @@ from holdfast.gateway.incoming import Request
 from holdfast.gateway.marks import Mark, Rest
 from holdfast.gateway.metrics import Tally
 from holdfast.gateway.needs import Needs
+from holdfast.gateway.numbered import all_singly
 from holdfast.gateway.order import Order, read_note
 from holdfast.gateway.ordering import order_again, orders
 from holdfast.gateway.pages import request_id_line
@@ -198,7 +199,8 @@ class Chat:
         needs, reading, mark, tally = telling.needs, telling.reading, telling.mark, self._tally
         rest = None if mark is None else Rest(reading, mark)
         now, last, ahead = needs.clock.now, telling.began, b""
-        async with aclosing(telling.chunks) as chunks:
+        source = all_singly(telling.chunks) if telling.surface.singly and rest is None else telling.chunks
+        async with aclosing(source) as chunks:
             async for chunk in chunks:
                 if not exchange.begun:
                     exchange.open(STREAM_TYPE + lines_of(telling, exchange.request))

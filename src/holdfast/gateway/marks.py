@@ -8,6 +8,7 @@ mark also says which of them were given. However the rest of the answer is cut i
     19-e       all that is said, the answer being at its end; 17-19-er, 17-19-ec: as above, with what the end says
     19-f       the finish too
     19-u       the usage too
+    19.42      the first 42 events of a stream whose events are numbered, the last of them made by token 19 (gateway/numbered.py)
 """
 
 import re
@@ -20,7 +21,7 @@ from holdfast.domain.fault import BadRequest
 from holdfast.domain.request import Chunk
 from holdfast.gateway.reading import NOTHING, Reading, joined
 
-_FORM = re.compile(r"(\d{1,9})(?:-(\d{1,9})-(e?[rc])|-([efu]))?")
+_FORM = re.compile(r"(\d{1,9})(?:-(\d{1,9})-(e?[rc])|-([efu])|\.(\d{1,9}))?")
 
 
 class Mark(Struct, frozen=True):
@@ -30,6 +31,7 @@ class Mark(Struct, frozen=True):
     to: int = 0
     given: str = ""  # r or c
     ending: str = ""  # e: `to` is the answer's end, and what the end says is covered too; f, u: see above
+    events: int = 0  # of a stream whose events are numbered
 
 
 def read_mark(text: bytes) -> Mark:
@@ -42,10 +44,10 @@ def read_mark(text: bytes) -> Mark:
     if found is None or (found[2] and int(found[2]) <= int(found[1]) and "e" not in found[3]):
         why = "Last-Event-ID is not one that this stream has sent; send the last `id:` as it came, or none."
         raise BadRequest(why, "last-event-id")
-    at, to, some, ending = found.groups()
+    at, to, some, ending, events = found.groups()
     if some:
         return Mark(int(at), int(to), some[-1], "e" if some[0] == "e" else "")
-    return Mark(int(at), int(at), "", ending or "")
+    return Mark(int(at), int(at), "", ending or "", int(events or 0))
 
 
 def id_line(reading: Reading, given: str = "") -> bytes:
@@ -62,13 +64,14 @@ class Rest:
     """Reads an answer from its start and passes on what the mark does not cover."""
 
     def __init__(self, reading: Reading, mark: Mark) -> None:
-        self._reading, self._mark = reading, mark
+        self.mark = mark
+        self._reading = reading
         self._held = NOTHING
         self._covered = not mark.to and not mark.ending
 
     def pieces(self, chunk: Chunk) -> Iterator[Chunk]:
         """The chunk, cut where the mark asks for it."""
-        reading, mark = self._reading, self._mark
+        reading, mark = self._reading, self.mark
         for limit in (mark.at, mark.to):
             count, ids, rows = limit - reading.tokens, chunk.ids, chunk.logprobs
             if 0 < count < len(ids) or (count > 0 and count == len(ids) and chunk.finish is not None):
@@ -81,7 +84,7 @@ class Rest:
 
     def take(self, piece: Chunk) -> Said:
         """What the piece says that was not given yet."""
-        reading, mark = self._reading, self._mark
+        reading, mark = self._reading, self.mark
         before = reading.tokens
         said = reading.take(piece)
         if not self._covered and not mark.ending and before >= mark.to:

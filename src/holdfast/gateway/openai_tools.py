@@ -1,7 +1,7 @@
 """The tools of a request, and what form its answer must have: `tools`, `tool_choice`, `parallel_tool_calls`, `response_format`.
 
-A form is forced by a grammar (domain.dialect.Form), and so holds whatever is asked of the model. With tool_choice `auto` it is
-the model that decides whether it calls a tool, so nothing can be forced: `strict` tools are described then, and not enforced.
+A form is forced by a grammar (domain.dialect.Form), and so holds whatever the model would rather say. With tool_choice `auto` the
+model decides whether it calls a tool; what it calls a `strict` one with is held to its parameters all the same.
 """
 
 from typing import Any
@@ -10,6 +10,7 @@ from holdfast.domain.dialect import Form, Tool
 from holdfast.domain.fault import BadRequest
 from holdfast.gateway.openai_wire import Ask, ResponseFormat
 
+ANY: dict[str, Any] = {"type": "object"}
 CHOICES = "send auto, none, required, or one function by name"
 
 
@@ -42,20 +43,31 @@ def form_of(ask: Ask, tools: list[Tool]) -> Form | None:
     Raises:
         BadRequest: what was asked for does not fit together.
     """
-    forced = _forced(ask, tools) if ask.tools else None
+    form = _forced(ask, tools) if ask.tools else None
     said = ask.response_format
-    schema = _schema(said) if said is not None and said.type != "text" else None
-    form = forced
-    if schema is not None:
-        if forced is not None:
+    if said is not None and said.type != "text":
+        if form is not None:
             why = "tool_choice forces a call, so that there is no text to which response_format could apply; send one of them."
             raise BadRequest(why, "response_format")
-        form = Form(schema=schema)
+        form = Form(_schema(said), loosened(ask, tools), ask.parallel_tool_calls is not False)
+    if form is None and not strict_ones(ask).isdisjoint(tool.name for tool in tools):
+        return Form(None, loosened(ask, tools), ask.parallel_tool_calls is not False, free=True)
     if form is not None and ask.messages and ask.messages[-1].prefix:
-        where = "tool_choice" if form.tools else "response_format"
+        where = "tool_choice" if form.schema is None else "response_format"
         why = f"{where} describes a whole answer, but prefix asks for the rest of one; send one of them."
         raise BadRequest(why, where)
     return form
+
+
+def strict_ones(ask: Ask) -> set[str]:
+    """The names of tools that are strict."""
+    return {tool.function.name for tool in ask.tools or () if tool.function.strict}
+
+
+def loosened(ask: Ask, tools: list[Tool]) -> tuple[Tool, ...]:
+    """The same tools; those that are not strict take any JSON object."""
+    strict = strict_ones(ask)
+    return tuple(tool if tool.name in strict else Tool(tool.name, tool.description, ANY) for tool in tools)
 
 
 def _forced(ask: Ask, tools: list[Tool]) -> Form | None:

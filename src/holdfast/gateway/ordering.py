@@ -126,7 +126,7 @@ def order(ask: Ask, prompt: Prompt, asker: Asker, needs: Needs, surface: Surface
         prompt_ids=prompt_ids,
         sampling=sampling(ask, dialect.vocab_size, prompt.grammar),
         max_tokens=cut.max_tokens,
-        thinking_max=cut.thinking_max,
+        thinking_max=min(filter(None, (cut.thinking_max, prompt.thinking_max)), default=0),
         seed=seed_of(ask, needs),
         stop_ids=() if ask.ignore_eos else dialect.stop_ids,
         deadline=needs.clock.now() + asker.deadline_s,

@@ -8,6 +8,7 @@ import msgspec
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from holdfast.domain.fault import Fault
+from holdfast.gateway.anthropic_events import refuse
 from holdfast.gateway.connection import Exchange
 from holdfast.gateway.incoming import Request
 from holdfast.gateway.needs import Needs
@@ -24,9 +25,11 @@ STREAM = (b"/v1/streams/", b"/streams/")
 
 
 def bearer(request: Request) -> str:
-    """The API key, or nothing."""
+    """The API key, or nothing. Anthropic's clients send it by itself."""
     said = request.headers.get(b"authorization", b"")
-    return said[7:].strip().decode("latin-1") if said[:7].lower() == b"bearer " else ""
+    if said[:7].lower() == b"bearer ":
+        return said[7:].strip().decode("latin-1")
+    return request.headers.get(b"x-api-key", b"").strip().decode("latin-1")
 
 
 def request_id_line(request: Request, made: str | Callable[[int], int]) -> bytes:
@@ -37,6 +40,11 @@ def request_id_line(request: Request, made: str | Callable[[int], int]) -> bytes
     if not isinstance(made, str):
         made = f"{made(96):024x}"
     return b"x-request-id: %b\r\n" % made.encode()
+
+
+def dress_of(path: bytes) -> Callable[[Refusal], Refusal]:
+    """The shape of error pages below a path."""
+    return refuse if path.startswith(b"/anthropic/") else as_it_is
 
 
 class Pages:
@@ -80,12 +88,12 @@ class Pages:
         if path.startswith(STREAM) and request.method == b"GET":
             return self._resumed(exchange)
         if path in self._tokens:
-            self._wrong_method(exchange, b"POST")
+            self._wrong_method(exchange, b"POST", dress_of(path))
         elif path.startswith(STREAM):
             self._wrong_method(exchange, b"GET")
         elif page is None:
             why = f"There is no {path.decode('latin-1')!r} here; chat is at /v1/chat/completions."
-            exchange.refuse(refusal(404, why, "not_found"), self._id(exchange))
+            exchange.refuse(dress_of(path)(refusal(404, why, "not_found")), self._id(exchange))
         elif request.method not in (b"GET", b"HEAD"):
             self._wrong_method(exchange, b"GET")
         else:

@@ -1,9 +1,11 @@
 """What a request asks with: whether the model is to think, the prompt's ids, and the grammar of an answer that has a form."""
 
+from msgspec import structs
+
 from holdfast.domain.dialect import Dialect, Form
 from holdfast.domain.fault import BadRequest
 from holdfast.gateway.needs import ModelCard, Needs
-from holdfast.gateway.openai_tools import form_of, offered
+from holdfast.gateway.openai_tools import form_of, loosened, offered
 from holdfast.gateway.openai_turns import turns
 from holdfast.gateway.openai_wire import Ask
 from holdfast.gateway.surface import Prompt
@@ -52,7 +54,18 @@ def prompts_of(ask: Ask, needs: Needs, card: ModelCard) -> list[Prompt]:
     ids = dialect.render(messages, tools, thinking, _wants_json(form), effort_of(ask, thinking))
     if len(ids) >= room:
         raise too_long(str(len(ids)), room)
-    return [Prompt(ids, dialect.grammar(ids, form) if form is not None else "")]
+    return [Prompt(ids, _grammar(ask, ids, form, dialect) if form is not None else "")]
+
+
+def _grammar(ask: Ask, ids: list[int], form: Form, dialect: Dialect) -> str:
+    """The form's grammar. What a tool that is not strict takes is held to its parameters as far as a grammar can."""
+    try:
+        return dialect.grammar(ids, form)
+    except BadRequest:
+        loose = structs.replace(form, tools=loosened(ask, list(form.tools)))
+        if loose == form:
+            raise
+        return dialect.grammar(ids, loose)
 
 
 def rendered(ask: Ask, dialect: Dialect, card: ModelCard) -> list[int]:

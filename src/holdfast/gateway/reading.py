@@ -92,6 +92,11 @@ class Reading:
         self.calls += len(calls)
         return tuple(ToolCall(call.name, call.arguments, f"call_{first + i}") for i, call in enumerate(calls))
 
+    @property
+    def stop(self) -> str:
+        """The stop string that ended it; empty when none did."""
+        return self._stops.which if self._stops is not None else ""
+
     def finish_word(self) -> bytes:
         """finish_reason as OpenAI says it."""
         if self.finish is Finish.LENGTH:

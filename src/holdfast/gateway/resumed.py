@@ -5,6 +5,7 @@ the API key that the answer was asked for with gets it; everybody else is told t
 """
 
 import hmac
+import re
 from collections.abc import Callable
 
 from holdfast.domain.event import RequestRefused
@@ -22,6 +23,7 @@ from holdfast.gateway.refusals import Refusal, refusal_for
 from holdfast.gateway.surfaces import as_it_is, surface_of
 
 NAME_BYTES_MAX = 128
+_PREFIX = re.compile(r"^[a-z]+[-_]")  # that a surface puts in front of an answer's name: chatcmpl-, cmpl-, resp_, msg_
 
 
 class Resumed:
@@ -57,7 +59,7 @@ class Resumed:
             raise BadRequest("This gateway keeps no journal: a lost answer must be asked for anew.", code=GONE)
         kept = None
         if len(name) <= NAME_BYTES_MAX and name.isascii():
-            kept = await streams.find(name.decode().rpartition("-")[2])  # chatcmpl-ID, cmpl-ID
+            kept = await streams.find(_PREFIX.sub("", name.decode()))
         if kept is None or not hmac.compare_digest(kept.begun.key_digest, digest_of_key(key)):
             raise BadRequest("There is no such answer here, or not any more; ask anew.", code=GONE)
         return kept

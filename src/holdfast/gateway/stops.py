@@ -8,17 +8,19 @@ class Stops:
         self._strings = strings
         self._held = ""
         self.hit = False
+        self.which = ""  # of the strings was hit
 
     def feed(self, text: str) -> str:
         """What may be shown now. After a hit nothing more is let through."""
         if self.hit:
             return ""
         text = self._held + text
-        found = [(at + len(s), at) for s in self._strings if (at := text.find(s)) >= 0]
+        found = [(at + len(s), at, s) for s in self._strings if (at := text.find(s)) >= 0]
         if found:  # the one that ends first, so that it makes no difference how the text was cut
             self.hit = True
             self._held = ""
-            return text[: min(found)[1]]
+            _, at, self.which = min(found)
+            return text[:at]
         keep = max((self._begun(text, s) for s in self._strings), default=0)
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep]

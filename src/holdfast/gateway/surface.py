@@ -53,10 +53,14 @@ class Writer(Protocol):
 
 
 class Prompt(Struct):
-    """What one answer is asked with. `grammar`: what the whole of it must match (domain.request.Sampling)."""
+    """What one answer is asked with.
+
+    grammar: what the whole of it must match (domain.request.Sampling). thinking_max: the most tokens of reasoning; 0: any.
+    """
 
     ids: list[int]
     grammar: str = ""
+    thinking_max: int = 0
 
 
 class Usage(Struct, frozen=True):
@@ -102,7 +106,7 @@ class Surface(Struct, frozen=True):
     checked; raises BadRequest. writer: for one answer. refuse: an error page in this API's shape; it is given OpenAI's.
     keep: what the writer needs of the request beside what an Order has; it comes back as `Order.more`. prompts: what is asked,
     where that is not the messages; each is a choice of its own. parser: what reads the answer, where that is not the dialect's.
-    choices: the writer of one of several choices; None where an answer has one only.
+    choices: the writer of one of several choices; None where an answer has one only. singly: its writer takes tokens one by one.
     """
 
     name: str
@@ -114,3 +118,4 @@ class Surface(Struct, frozen=True):
     prompts: Callable[[Ask, Needs, ModelCard], list[Prompt]] | None = None
     parser: Callable[[Dialect, list[int]], Parser] | None = None
     choices: Callable[[Order, Dialect], ChoiceWriter] | None = None
+    singly: bool = False

@@ -1,12 +1,15 @@
 """The surfaces that are offered, and their paths. Another one is a line here."""
 
 from holdfast.domain.fault import BadRequest
+from holdfast.gateway import anthropic_wire, responses_wire
+from holdfast.gateway.anthropic_events import AnthropicWriter, refuse
 from holdfast.gateway.completion_wire import completion_prompts, decode_completion, keep_echo
 from holdfast.gateway.completion_writing import CompletionWriter
 from holdfast.gateway.openai_wire import decode
 from holdfast.gateway.order import GONE, Note
 from holdfast.gateway.plain import Plain
 from holdfast.gateway.refusals import Refusal
+from holdfast.gateway.responses_events import ResponsesWriter
 from holdfast.gateway.surface import Surface
 from holdfast.gateway.writing import ChatWriter
 
@@ -35,7 +38,26 @@ COMPLETIONS = Surface(
     parser=Plain,
     choices=CompletionWriter,
 )
-SURFACES = (CHAT, COMPLETIONS)
+RESPONSES = Surface(
+    name="responses",
+    paths=(b"/v1/responses", b"/responses"),
+    read=responses_wire.decode,
+    writer=ResponsesWriter,
+    refuse=as_it_is,
+    keep=responses_wire.keep,
+    prompts=responses_wire.prompts,
+    singly=True,
+)
+ANTHROPIC = Surface(
+    name="anthropic",
+    paths=(b"/anthropic/v1/messages",),
+    read=anthropic_wire.decode,
+    writer=AnthropicWriter,
+    refuse=refuse,
+    prompts=anthropic_wire.prompts,
+    singly=True,
+)
+SURFACES = (CHAT, COMPLETIONS, RESPONSES, ANTHROPIC)
 BY_PATH = {path: surface for surface in SURFACES for path in surface.paths}
 _BY_NAME = {surface.name: surface for surface in SURFACES}
 

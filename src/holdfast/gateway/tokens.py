@@ -1,4 +1,5 @@
-"""POST /v1/tokenize and /v1/detokenize: what a text or a conversation is in this model's ids, and back.
+"""POST /v1/tokenize and /v1/detokenize: what a text or a conversation is in this model's ids, and back; and how many ids
+Anthropic's clients would spend on a message.
 
 Who may ask for an answer may ask for this, and it takes one from the same rate. The body's limit bounds it; long texts are done
 in a thread, so that the answers of this worker flow on.
@@ -12,6 +13,8 @@ from msgspec import Struct
 
 from holdfast.domain.event import RequestRefused
 from holdfast.domain.fault import BadRequest, Fault
+from holdfast.gateway import anthropic_wire
+from holdfast.gateway.anthropic_events import refuse
 from holdfast.gateway.connection import Exchange
 from holdfast.gateway.head import asker
 from holdfast.gateway.needs import Needs
@@ -19,7 +22,8 @@ from holdfast.gateway.openai_wire import Ask, Thinking, ToolOffered, Turn, read
 from holdfast.gateway.pages import Answer, request_id_line
 from holdfast.gateway.plain import text_of
 from holdfast.gateway.prompting import rendered, thinks
-from holdfast.gateway.refusals import JSON_TYPE, refusal_for
+from holdfast.gateway.refusals import JSON_TYPE, Refusal, refusal_for
+from holdfast.gateway.surfaces import as_it_is
 
 _json = msgspec.json.Encoder().encode
 
@@ -47,7 +51,7 @@ _DETOKENIZE = msgspec.json.Decoder(DetokenizeBody)
 
 
 class Tokens:
-    """Answers both."""
+    """Answers them."""
 
     def __init__(self, needs: Needs) -> None:
         self._needs = needs
@@ -59,6 +63,7 @@ class Tokens:
             b"/tokenize": self.tokenize,
             b"/v1/detokenize": self.detokenize,
             b"/detokenize": self.detokenize,
+            b"/anthropic/v1/messages/count_tokens": self.count,
         }
 
     async def tokenize(self, exchange: Exchange) -> None:
@@ -69,7 +74,13 @@ class Tokens:
         """One exchange."""
         await self._answer(exchange, self._text)
 
-    async def _answer(self, exchange: Exchange, make: Callable[[bytes], bytes]) -> None:
+    async def count(self, exchange: Exchange) -> None:
+        """One exchange."""
+        await self._answer(exchange, self._counted, refuse)
+
+    async def _answer(
+        self, exchange: Exchange, make: Callable[[bytes], bytes], dress: Callable[[Refusal], Refusal] = as_it_is
+    ) -> None:
         needs, request = self._needs, exchange.request
         try:
             who = asker(request, needs.limits.deadline_s)
@@ -85,7 +96,7 @@ class Tokens:
             except RecursionError as error:
                 raise BadRequest("The body's JSON is nested too deeply; flatten it.", code="invalid_json") from error
         except Fault as fault:
-            said = refusal_for(fault)
+            said = dress(refusal_for(fault))
             needs.emit(RequestRefused(status=said.status, why=fault.why))
             exchange.refuse(said, request_id_line(request, needs.bits))
             return
@@ -103,6 +114,12 @@ class Tokens:
             thinks(ask, card)
             ids = dialect.complete(said.prompt, None) if said.add_special_tokens else dialect.encode(said.prompt)
         return _json({"tokens": ids, "count": len(ids), "max_model_len": card.context_tokens_max})
+
+    def _counted(self, body: bytes) -> bytes:
+        """Raises BadRequest."""
+        needs = self._needs
+        (prompt,) = anthropic_wire.prompts(anthropic_wire.decode_count(body), needs, needs.card())
+        return _json({"input_tokens": len(prompt.ids)})
 
     def _text(self, body: bytes) -> bytes:
         """Raises BadRequest."""

@@ -6,18 +6,19 @@ with a sentence.
 """
 
 from collections import deque
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from holdfast.domain.fault import EngineRefused
+from holdfast.domain.fault import BadRequest, EngineRefused
 from holdfast.domain.ports import Produced, Work
 from holdfast.domain.release import Release
 from holdfast.domain.replica import Load
 from holdfast.domain.request import Finish
-from holdfast.pearl.constraint import FIELD, Constraint, Grammars
+from holdfast.pearl.constraint import FIELD, Compiled, Constraint, Grammars
 from holdfast.pearl.intake import check, finish_after, finish_before
 from holdfast.pearl.layout import runs, shares
 from holdfast.pearl.options import CoreOptions
@@ -48,6 +49,7 @@ class _Attempt:
     ids: list[int]  # prompt, delivered tokens and what was made since
     taste: Taste
     stops: frozenset[int]
+    compiling: "Future[Compiled] | None" = None
     slot: int = -1
     fed: int = 0  # tokens whose latents are in the slot
     cached: int = 0
@@ -86,21 +88,23 @@ class BatchCore:
         if len(self._running) + waiting >= slots + self._options.queue_max:
             raise EngineRefused(f"all {slots} slots are taken and {waiting} attempts wait")
         attempt = self._attempt(ticket, work)
-        constraint = attempt.taste.constraint
-        if constraint is not None and constraint.over:
-            self._over.append(Produced(ticket, [], Finish.STOP))
-            return
+        if attempt.compiling is not None and attempt.compiling.done():
+            self._bind(attempt)
         self._queue.append(attempt)
 
     def _attempt(self, ticket: int, work: Work) -> _Attempt:
         stops = frozenset(work.stop_ids)
         if work.sampling.ignore_eos:
             stops -= frozenset(self._model.eos_ids)
-        constraint: Constraint | None = None
-        if work.sampling.grammar:
-            constraint = self._grammars.begin(work.sampling.grammar, work.delivered_ids, stops)
-        taste = Taste(work.sampling, work.seed, work.delivered_ids, self._like, constraint)
-        return _Attempt(ticket, work, work.prompt_ids + work.delivered_ids, taste, stops)
+        taste = Taste(work.sampling, work.seed, work.delivered_ids, self._like)
+        compiling = self._grammars.compiled(work.sampling.grammar) if work.sampling.grammar else None
+        return _Attempt(ticket, work, work.prompt_ids + work.delivered_ids, taste, stops, compiling)
+
+    def _bind(self, attempt: _Attempt) -> None:
+        """Hold it to its grammar from here on. Raises BadRequest."""
+        work = attempt.work
+        attempt.taste.constraint = self._grammars.begin(work.sampling.grammar, work.delivered_ids, attempt.stops)
+        attempt.compiling = None
 
     def abort(self, ticket: int) -> None:
         """See the port."""
@@ -120,8 +124,7 @@ class BatchCore:
 
     def _step(self) -> list[Produced]:
         produced, self._over = self._over, []
-        while self._queue and self._slots.free:
-            self._seat(self._queue.popleft())
+        produced += self._seat_all()
         if not self._running:
             return produced
         sheet, picked, read = self._write()
@@ -152,6 +155,28 @@ class BatchCore:
     def release(self) -> Release:
         """See the port."""
         return self._release
+
+    def _seat_all(self) -> list[Produced]:
+        """Give slots to those who wait, in turn; whose grammar is still being compiled waits on. Those that ended at once."""
+        ended, compiling = [], []
+        while self._queue and self._slots.free:
+            attempt = self._queue.popleft()
+            if attempt.compiling is not None and not attempt.compiling.done():
+                compiling.append(attempt)
+                continue
+            try:
+                if attempt.compiling is not None:
+                    self._bind(attempt)
+            except BadRequest as bad:
+                ended.append(Produced(attempt.ticket, [], fault=bad.why, param=bad.param or FIELD))
+                continue
+            constraint = attempt.taste.constraint
+            if constraint is not None and constraint.over:
+                ended.append(Produced(attempt.ticket, [], Finish.STOP))
+            else:
+                self._seat(attempt)
+        self._queue.extendleft(reversed(compiling))
+        return ended
 
     def _seat(self, attempt: _Attempt) -> None:
         attempt.slot, source, tokens = self._slots.take(attempt.ids)

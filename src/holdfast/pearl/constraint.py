@@ -1,17 +1,19 @@
 """What an answer's grammar lets it say next: a mask over the vocabulary, kept in step with every token that was said.
 
-A grammar is compiled once (llguidance does it) and copied for each answer. One that comes from elsewhere is led through what was
-delivered first: after that it stands where the other replica's stood, so the whole matches the grammar once, wherever it was
-cut. Masks are a function of grammar and tokens alone.
+A grammar is compiled once (llguidance does it, in a thread: it may take longer than a step) and copied for each answer. One that
+comes from elsewhere is led through what was delivered first: after that it stands where the other replica's stood, so the whole
+matches the grammar once, wherever it was cut. Masks are a function of grammar and tokens alone.
 
-Copies share what their compiled grammar has worked out, and so its memory limit too: when a copy fails, it is led through its
-answer again on a freshly compiled grammar, and only what fails there as well is the request's own fault.
+Copies share what their compiled grammar has worked out, and so its memory limit too: when one of several fails, it is led through
+its answer again on a fresh compilation, and only what fails there as well is the request's own fault.
 """
 
 import importlib
 import json
 import math
 from collections import OrderedDict
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -29,10 +31,23 @@ FIELD = "grammar"
 DEAD_END = "no token of the vocabulary can go on with it"
 
 
+@dataclass(slots=True)
+class Compiled:
+    """A grammar at its beginning, and how many answers have had a copy of it. `fault`: why it can't be kept."""
+
+    matcher: Any
+    fault: str = ""
+    copies: int = 0
+
+    def copy(self) -> Any:
+        self.copies += 1
+        return self.matcher.deep_copy()
+
+
 class Constraint:
     """One answer under its grammar. `over`: nothing may follow. `fault`: the sentence, once it can't be told what may."""
 
-    __slots__ = ("_grammar", "_matcher", "_said", "_source", "_stops", "fault", "over")
+    __slots__ = ("_compiled", "_grammar", "_matcher", "_said", "_source", "_stops", "fault", "over")
 
     def __init__(self, source: "Grammars", grammar: str, answer: list[int], stops: frozenset[int]) -> None:
         """Raises BadRequest: no grammar, or `answer` does not match it."""
@@ -40,7 +55,10 @@ class Constraint:
         self._grammar = grammar
         self._stops = sorted(stops)
         self._said = list(answer)
-        self._matcher = source.matcher(grammar)
+        self._compiled = source.compiled(grammar).result()
+        if self._compiled.fault:
+            raise BadRequest(self._compiled.fault, FIELD)
+        self._matcher = self._compiled.copy()
         self.fault = ""
         led = self._matcher.try_consume_tokens(answer)
         if led < len(answer) and not self._anew():
@@ -80,15 +98,17 @@ class Constraint:
         return bits[: self._source.vocab_size]
 
     def _anew(self) -> bool:
-        """Lead a fresh compilation through what was said. False, and `fault` set, where that fails too."""
+        """Lead a fresh compilation through what was said. False, and `fault` set, where that fails or would fail too."""
         why = self._matcher.get_error()
         self._source.forget(self._grammar)
-        self._matcher = self._source.matcher(self._grammar)
-        if self._matcher.try_consume_tokens(self._said) == len(self._said):
-            self._matcher.compute_bitmask()
-            if not self._matcher.is_error():
-                return True
-        self._source.forget(self._grammar)
+        if self._compiled.copies > 1:
+            self._compiled = self._source.compiled(self._grammar).result()
+            self._matcher = self._compiled.copy()
+            if self._matcher.try_consume_tokens(self._said) == len(self._said):
+                self._matcher.compute_bitmask()
+                if not self._matcher.is_error():
+                    return True
+            self._source.forget(self._grammar)
         fault = first_line(self._matcher.get_error() or why)
         self.fault = DEAD_END if fault == "NoExtensionBias" else fault
         return False
@@ -105,7 +125,8 @@ class Grammars:
         self._tokenizer: Any = None
         self._limits: Any = None
         self._library: ModuleType | None = None
-        self._kept: OrderedDict[str, Any] = OrderedDict()
+        self._kept: OrderedDict[str, Future[Compiled]] = OrderedDict()
+        self._thread = ThreadPoolExecutor(1, "grammars")
 
     @classmethod
     def open(cls, model_dir: Path, vocab_size: int, end_ids: tuple[int, ...]) -> "Grammars":
@@ -145,42 +166,40 @@ class Grammars:
         return made
 
     def begin(self, grammar: str, answer: list[int], stops: frozenset[int]) -> Constraint:
-        """Whatever may follow `answer`. `stops` are allowed exactly where the grammar may end.
+        """Whatever may follow `answer`. `stops` are allowed exactly where the grammar may end. Waits until it is compiled.
 
         Raises:
             BadRequest: this replica keeps no grammars, this is none that it can keep, or `answer` does not match it.
         """
-        if self.missing:
-            raise BadRequest(f"this replica can't keep an answer to a grammar: {self.missing}", FIELD)
         return Constraint(self, grammar, answer, stops)
 
-    def matcher(self, grammar: str) -> Any:
-        """A copy of the compiled grammar, at its beginning. Raises BadRequest."""
+    def compiled(self, grammar: str) -> "Future[Compiled]":
+        """The grammar, once it is compiled. Raises BadRequest where there is no need to try."""
+        if self.missing:
+            raise BadRequest(f"this replica can't keep an answer to a grammar: {self.missing}", FIELD)
+        size = len(grammar.encode())
+        if size > GRAMMAR_BYTES_MAX:
+            raise BadRequest(f"grammar is {size} bytes; the limit is {GRAMMAR_BYTES_MAX}", FIELD)
         kept = self._kept
-        compiled = kept.get(grammar)
-        if compiled is None:
-            compiled = self._compiled(grammar)
-            kept[grammar] = compiled
-            while len(kept) > COMPILED_MAX or sum(map(len, kept)) > COMPILED_BYTES_MAX:
-                kept.popitem(last=False)
-        else:
+        if grammar in kept:
             kept.move_to_end(grammar)
-        return compiled.deep_copy()
+            return kept[grammar]
+        made = kept[grammar] = self._thread.submit(self._compile, grammar)
+        while len(kept) > COMPILED_MAX or sum(map(len, kept)) > COMPILED_BYTES_MAX:
+            kept.popitem(last=False)
+        return made
 
     def forget(self, grammar: str) -> None:
         """Compile it anew next time."""
         self._kept.pop(grammar, None)
 
-    def _compiled(self, grammar: str) -> Any:
-        size = len(grammar.encode())
-        if size > GRAMMAR_BYTES_MAX:
-            raise BadRequest(f"grammar is {size} bytes; the limit is {GRAMMAR_BYTES_MAX}", FIELD)
+    def _compile(self, grammar: str) -> Compiled:
         if self._library is None:
-            raise BadRequest(self.missing, FIELD)
-        compiled = self._library.LLMatcher(self._tokenizer, grammar, log_level=0, limits=self._limits)
-        if compiled.is_error():
-            raise BadRequest(f"grammar can't be compiled: {first_line(compiled.get_error())}", FIELD)
-        return compiled
+            return Compiled(None, self.missing)
+        matcher = self._library.LLMatcher(self._tokenizer, grammar, log_level=0, limits=self._limits)
+        if matcher.is_error():
+            return Compiled(matcher, f"grammar can't be compiled: {first_line(matcher.get_error())}")
+        return Compiled(matcher)
 
 
 def first_line(error: str) -> str:

@@ -23,13 +23,11 @@ class Taste:
 
     __slots__ = ("_bias", "_counts", "constraint", "plain", "sampling", "seed")
 
-    def __init__(
-        self, sampling: Sampling, seed: int, answer: list[int], like: Tensor, constraint: Constraint | None = None
-    ) -> None:
+    def __init__(self, sampling: Sampling, seed: int, answer: list[int], like: Tensor) -> None:
         """`answer` holds the tokens already given; `like` is any [.., vocab] tensor on the device of the logits."""
         self.sampling = sampling
         self.seed = seed
-        self.constraint = constraint
+        self.constraint: Constraint | None = None  # set once its grammar is compiled
         self._counts: Tensor | None = None
         self._bias: Tensor | None = None
         vocab = like.shape[-1]

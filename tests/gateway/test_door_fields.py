@@ -1,6 +1,7 @@
 """What becomes of each field of a chat request: it reaches the Generation, is refused by name, or is dropped by a listed rule."""
 
 from collections.abc import AsyncGenerator
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -14,6 +15,7 @@ from holdfast.gateway.completion_wire import CompletionBody
 from holdfast.gateway.openai_fields import IGNORED, REFUSED, REFUSED_COMPLETION
 from holdfast.gateway.openai_wire import Ask
 
+API = Path(__file__).parents[2] / "docs/api.md"
 ADD: dict[str, Any] = {"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}
 SUB: dict[str, Any] = {
     "type": "function",
@@ -69,6 +71,11 @@ def test_every_field_on_the_list_of_refusals_is_refused_with_its_sentence() -> N
         assert answer.error["param"].startswith(name) and says.asked == []
     assert set(REFUSED) <= set(Ask.__struct_fields__)
     assert set(REFUSED_COMPLETION) <= set(CompletionBody.__struct_fields__)
+
+
+def test_both_lists_are_in_the_documents() -> None:
+    page = API.read_text("utf-8")
+    assert [name for name in (*REFUSED, *IGNORED) if f"`{name}`" not in page] == []
 
 
 def test_their_harmless_values_are_no_reason_to_refuse() -> None:

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from doorway import Answer, doorway, ids_of, run
+from doorway import Answer, HandClock, doorway, ids_of, run
 from test_anthropic import LOOK as TOOL
 from test_anthropic import PATH as MESSAGES
 from test_anthropic import body as message_body
+from test_door_resume import Goes, desk
 from test_responses import LONG, LOOK
 from test_responses import PATH as RESPONSES
 from test_responses import body as response_body
@@ -19,6 +20,7 @@ from holdfast.domain.request import Chunk, Finish, Generation
 from holdfast.gateway.failover import failover
 from holdfast.gateway.quarantine import Quarantine
 from holdfast.policy.retry_budget import RetryBudget
+from holdfast.sim.shelf import SimShelves
 
 IDS = ids_of(LONG)
 ASKED: list[tuple[str, dict[str, Any]]] = [
@@ -67,3 +69,17 @@ def test_wherever_its_replica_dies_the_client_gets_the_same_bytes(path: str, sen
         moved = told(path, sent, after)
         assert b": holdfast moves=1\n" in moved.body
         assert without_comments(moved.body) == without_comments(peaceful.body), after
+
+
+@pytest.mark.parametrize(("path", "sent"), ASKED)
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_repeated_key_gets_the_same_bytes(path: str, sent: dict[str, Any], stream: bool) -> None:
+    async def story() -> None:
+        async with desk(Goes(text=LONG), SimShelves(), HandClock()) as one:
+            first = await one.ask(path, sent | {"stream": stream}, idempotency_key="k1")
+            again = await one.ask(path, sent | {"stream": stream}, idempotency_key="k1")
+            assert (again.headers["x-holdfast-replayed"], again.body) == ("true", first.body)
+            name = first.headers["x-holdfast-answer"]
+            assert (await one.ask(f"/v1/streams/{name}")).body == first.body
+
+    run(story())

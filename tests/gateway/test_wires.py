@@ -50,7 +50,18 @@ APIS: list[tuple[dict[str, Any], Callable[[bytes], Any], Any]] = [
 @given(st.data())
 @pytest.mark.parametrize(("sound", "decode", "prompts"), APIS)
 def test_a_body_is_understood_or_refused(sound: dict[str, Any], decode: Any, prompts: Any, data: st.DataObject) -> None:
-    fields = [*sound, "tools", "tool_choice", "system", "instructions", "thinking", "text", "reasoning", "metadata", "output_config"]
+    fields = [
+        *sound,
+        "tools",
+        "tool_choice",
+        "system",
+        "instructions",
+        "thinking",
+        "text",
+        "reasoning",
+        "metadata",
+        "output_config",
+    ]
     changed = data.draw(st.dictionaries(st.sampled_from(fields), VALUES, max_size=3))
     try:
         sent = msgspec.json.encode(sound | changed)

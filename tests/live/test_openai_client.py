@@ -4,7 +4,7 @@ import asyncio
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import openai
@@ -205,3 +205,58 @@ def test_pearl_answers_with_a_fact_a_thought_a_call_and_json(pearl: OpenAI) -> N
         temperature=0,
     )
     assert isinstance(json.loads(text_of(form)), dict)
+
+
+def test_pearl_keeps_to_a_form(pearl: OpenAI) -> None:
+    create = pearl.chat.completions.create
+    schema = {
+        "type": "object",
+        "properties": {"n": {"type": "integer"}},
+        "required": ["n"],
+        "additionalProperties": False,
+    }
+    form: Any = {"type": "json_schema", "json_schema": {"name": "number", "strict": True, "schema": schema}}
+    told = create(model="pearl", messages=say("Say anything."), response_format=form, max_tokens=60, seed=1)
+    assert isinstance(json.loads(text_of(told))["n"], int)
+    tools: list[Any] = [ADD]
+    forced: Any = {"type": "function", "function": {"name": "get_weather"}}
+    for choice in ("required", forced):
+        called = create(model="pearl", messages=say("Hi"), tools=tools, tool_choice=choice, max_tokens=60, seed=2)
+        calls: Any = called.choices[0].message.tool_calls
+        assert called.choices[0].finish_reason == "tool_calls" and calls[0].function.name == "get_weather"
+        assert set(json.loads(calls[0].function.arguments)) >= {"city"}
+    streamed = create(
+        model="pearl",
+        messages=say("What is the weather in Rome?"),
+        tools=tools,
+        stream=True,
+        temperature=0,
+        extra_body={"tool_stream": "live"},
+    )
+    rows = [row for chunk in streamed if chunk.choices for row in chunk.choices[0].delta.tool_calls or ()]
+    assert len(rows) > 2 and rows[0].function is not None and rows[0].function.name == "get_weather"
+    arguments = "".join(row.function.arguments or "" for row in rows if row.function)
+    assert json.loads(arguments) == {"city": "Rome"}
+
+
+def test_pearl_gives_several_choices_goes_on_with_a_prefix_and_with_raw_prompts(pearl: OpenAI) -> None:
+    create = pearl.chat.completions.create
+    ask: dict[str, Any] = {"model": "pearl", "messages": say("What is 20 + 22?"), "seed": 3, "max_tokens": 30}
+    three = create(**ask, n=3)
+    assert [choice.index for choice in three.choices] == [0, 1, 2]
+    texts = ["", "", ""]
+    for chunk in create(**ask, n=3, stream=True):
+        for choice in chunk.choices:
+            texts[choice.index] += choice.delta.content or ""
+    assert texts == [choice.message.content for choice in three.choices]
+    assert texts[0] == text_of(create(**ask))
+    begun: list[Any] = [*say("What is 20 + 22?"), {"role": "assistant", "content": "The answer is", "prefix": True}]
+    assert not text_of(create(model="pearl", messages=begun, temperature=0)).startswith("The answer")
+    raw: dict[str, Any] = {"model": "pearl", "prompt": ["What is", "The"], "max_tokens": 5, "temperature": 0}
+    two = pearl.completions.create(**raw, logprobs=1)
+    assert [choice.index for choice in two.choices] == [0, 1] and two.choices[0].logprobs is not None
+    streamed = pearl.completions.create(**raw | {"prompt": "What is"}, stream=True)
+    assert "".join(chunk.choices[0].text for chunk in streamed) == two.choices[0].text
+    ids = cast("dict[str, Any]", pearl.post("/tokenize", body={"prompt": "What is"}, cast_to=object))["tokens"]
+    again = pearl.completions.create(**raw | {"prompt": ids}, echo=True)
+    assert again.choices[0].text.endswith("What is" + two.choices[0].text)

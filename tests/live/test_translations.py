@@ -141,6 +141,20 @@ def test_a_tool_is_used_and_its_result_answered(messages: Any) -> None:
     assert forced.content[-1].name == "get_weather" and isinstance(forced.content[-1].input["city"], str)
 
 
+def test_a_message_goes_on_with_what_it_was_given_and_has_the_form_that_it_was_told(messages: Any) -> None:
+    begun: list[Any] = [{"role": "user", "content": SUM}, {"role": "assistant", "content": "4"}]
+    said = messages.create(model="pearl", max_tokens=60, messages=begun, extra_body=GREEDY)
+    assert said.content[0].text == "2"
+    formed = messages.parse(
+        model="pearl",
+        max_tokens=100,
+        messages=[{"role": "user", "content": "Give me a JSON object with name Anna and age 7."}],
+        output_format=Person,
+        extra_body=GREEDY,
+    )
+    assert formed.parsed_output == Person(name="Anna", age=7)
+
+
 def test_a_message_stops_where_it_was_told_and_mistakes_are_typed(messages: Any, site: Site) -> None:
     ask: Any = {
         "model": "pearl",

@@ -16,7 +16,7 @@ from site_up import Site
 
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 REPLICA = {"engine": "scripted", "count": 2, "slots": 16, "token_ms": 0.1, "context_tokens_max": 256}
-EXAMPLES = 60
+EXAMPLES = 25
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from msgspec import Struct
 
 
-class Said(Struct, forbid_unknown_fields=True, rename={"id": "id"}):
+class FunctionCalled(Struct, forbid_unknown_fields=True):
     """A function that the model calls. `arguments` is text, meant to be JSON."""
 
     name: str
@@ -19,7 +19,7 @@ class Said(Struct, forbid_unknown_fields=True, rename={"id": "id"}):
 class CallMade(Struct, forbid_unknown_fields=True):
     id: str
     type: Literal["function"]
-    function: Said
+    function: FunctionCalled
 
 
 class MessageSaid(Struct, forbid_unknown_fields=True, omit_defaults=True):
@@ -161,4 +161,76 @@ class Ready(Struct, forbid_unknown_fields=True):
     why: str
 
 
-Loose = dict[str, Any]
+class Tokenized(Struct, forbid_unknown_fields=True):
+    """`max_model_len`: what prompt and answer may have together."""
+
+    tokens: list[int]
+    count: int
+    max_model_len: int
+
+
+class Detokenized(Struct, forbid_unknown_fields=True):
+    prompt: str
+
+
+class Counted(Struct, forbid_unknown_fields=True):
+    input_tokens: int
+
+
+class ResponseUsage(Struct, forbid_unknown_fields=True):
+    input_tokens: int
+    input_tokens_details: dict[str, int]
+    output_tokens: int
+    output_tokens_details: AnswerDetails
+    total_tokens: int
+
+
+class Incomplete(Struct, forbid_unknown_fields=True):
+    reason: Literal["max_output_tokens"]
+
+
+class ResponseMade(Struct):
+    """OpenAI's Response. `output` holds items of type reasoning, message and function_call. What was asked stands beside it."""
+
+    id: str
+    object: Literal["response"]
+    created_at: int
+    status: Literal["completed", "incomplete"]
+    error: None
+    incomplete_details: Incomplete | None
+    model: str
+    output: list[dict[str, Any]]
+    store: Literal[False]
+    usage: ResponseUsage
+
+
+class AnthropicUsage(Struct):
+    input_tokens: int
+    output_tokens: int
+
+
+class AnthropicMessage(Struct, forbid_unknown_fields=True):
+    """Anthropic's Message. `content` holds blocks of type thinking, text and tool_use."""
+
+    id: str
+    type: Literal["message"]
+    role: Literal["assistant"]
+    model: str
+    content: list[dict[str, Any]]
+    stop_reason: Literal["end_turn", "max_tokens", "stop_sequence", "tool_use"]
+    stop_sequence: str | None
+    usage: AnthropicUsage
+
+
+class AnthropicErrorSaid(Struct, forbid_unknown_fields=True, omit_defaults=True):
+    type: str
+    message: str
+    param: str | None = None
+    code: str | None = None
+    limit: LimitMet | None = None
+
+
+class AnthropicError(Struct, forbid_unknown_fields=True):
+    type: Literal["error"]
+    error: AnthropicErrorSaid
+    request_id: str | None

@@ -12,10 +12,11 @@ import msgspec
 from msgspec import Struct
 
 from holdfast import __version__
-from holdfast.gateway import answers
+from holdfast.gateway import answers, anthropic_wire, completion_wire, responses_wire, token_wire
 from holdfast.gateway.openai_wire import Ask
 
 VERSION = "3.1.0"
+JSON = "application/json"
 WHYS = {
     400: "The request is wrong: `param` names the field, `message` the fix.",
     401: "The API key is missing or unknown.",
@@ -41,7 +42,8 @@ ASKING = (402, 404, 409, 413, 415, 422, 504)
 
 
 class Page(Struct, frozen=True, kw_only=True):
-    """One method of one path. `asked` is the type of its body, `said` that of its answer; `streams`: events, where asked for."""
+    """One method of one path. `asked` is the type of its body, `said` that of its answer, or one of `others`, `wrong` that of a
+    refusal; `streams`: events, where asked for."""
 
     path: str
     method: str
@@ -51,7 +53,8 @@ class Page(Struct, frozen=True, kw_only=True):
     streams: bool = False
     keyed: bool = True
     statuses: tuple[int, ...] = ()
-    kind: str = "application/json"
+    others: tuple[Any, ...] = ()
+    wrong: Any = answers.Error
     headers: tuple[str, ...] = ()
 
 
@@ -91,10 +94,70 @@ PAGES: tuple[Page, ...] = (
         headers=ASKER,
     ),
     Page(
+        path="/v1/completions",
+        method="post",
+        title="Texts that go on from others, or fill a gap.",
+        asked=completion_wire.CompletionBody,
+        said=answers.TextCompletion,
+        streams=True,
+        statuses=ASKING,
+        headers=ASKER,
+    ),
+    Page(
+        path="/v1/responses",
+        method="post",
+        title="An answer in the shape of OpenAI's Responses API. Nothing is stored.",
+        asked=responses_wire.Body,
+        said=answers.ResponseMade,
+        streams=True,
+        statuses=ASKING,
+        headers=ASKER,
+    ),
+    Page(
+        path="/anthropic/v1/messages",
+        method="post",
+        title="An answer in the shape of Anthropic's Messages API.",
+        asked=anthropic_wire.Body,
+        said=answers.AnthropicMessage,
+        streams=True,
+        statuses=ASKING,
+        headers=ASKER,
+        wrong=answers.AnthropicError,
+    ),
+    Page(
+        path="/anthropic/v1/messages/count_tokens",
+        method="post",
+        title="How many tokens such a request would have.",
+        asked=anthropic_wire.CountBody,
+        said=answers.Counted,
+        statuses=ASKING,
+        headers=("x-request-id",),
+        wrong=answers.AnthropicError,
+    ),
+    Page(
+        path="/v1/tokenize",
+        method="post",
+        title="The token ids of a text or a conversation.",
+        asked=token_wire.TokenizeBody,
+        said=answers.Tokenized,
+        statuses=ASKING,
+        headers=("x-request-id",),
+    ),
+    Page(
+        path="/v1/detokenize",
+        method="post",
+        title="The text of token ids.",
+        asked=token_wire.DetokenizeBody,
+        said=answers.Detokenized,
+        statuses=ASKING,
+        headers=("x-request-id",),
+    ),
+    Page(
         path="/v1/streams/{id}",
         method="get",
-        title="An answer whose connection was lost: the rest of it, or all.",
+        title="An answer whose connection was lost: the rest of it, or all, in the shape in which it was begun.",
         said=answers.ChatCompletion,
+        others=(answers.TextCompletion, answers.ResponseMade, answers.AnthropicMessage),
         streams=True,
         statuses=(404, 409, 504),
         headers=("x-request-id", "last-event-id"),
@@ -116,8 +179,10 @@ def described() -> bytes:
 def document(pages: Iterable[Page] = PAGES, version: str = "0") -> dict[str, Any]:
     """The document. `version` is Holdfast's own."""
     pages = tuple(pages)
-    types = [answers.Error]
-    types += [kind for page in pages for kind in (page.asked, page.said) if kind is not None and kind not in types]
+    types: list[Any] = []
+    for kind in (kind for page in pages for kind in (page.asked, page.said, page.wrong, *page.others)):
+        if kind is not None and kind not in types:
+            types.append(kind)
     schemas, parts = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
     shape = dict(zip(types, schemas, strict=True))
     paths: dict[str, dict[str, Any]] = {}
@@ -134,24 +199,26 @@ def document(pages: Iterable[Page] = PAGES, version: str = "0") -> dict[str, Any
         "paths": paths,
         "components": {
             "schemas": parts,
-            "securitySchemes": {"key": {"type": "http", "scheme": "bearer", "description": "Where keys are configured."}},
+            "securitySchemes": {
+                "key": {"type": "http", "scheme": "bearer", "description": "Where keys are configured."}
+            },
         },
     }
 
 
 def _operation(page: Page, shape: dict[Any, Any]) -> dict[str, Any]:
     """One page's entry."""
-    content: dict[str, Any] = {page.kind: {"schema": shape.get(page.said, {})}}
+    content: dict[str, Any] = {JSON: {"schema": {"anyOf": [shape[kind] for kind in (page.said, *page.others)]}}}
     if page.streams:
         content["text/event-stream"] = {"schema": {"type": "string"}}
     found: dict[str, Any] = {"200": {"description": page.title, "content": content}}
     statuses = {*ALWAYS, *page.statuses, *(KEYED if page.keyed else ())}
-    error = {"application/json": {"schema": shape[answers.Error]}}
+    error = {JSON: {"schema": shape[page.wrong]}}
     for status in sorted(statuses):
         found[str(status)] = {"description": WHYS[status], "content": error}
     made: dict[str, Any] = {"summary": page.title, "responses": found}
     if page.said is answers.Ready:
-        found["503"]["content"]["application/json"] = {"schema": {"anyOf": [shape[answers.Error], shape[page.said]]}}
+        found["503"]["content"] = {JSON: {"schema": {"anyOf": [shape[page.wrong], shape[page.said]]}}}
     if page.keyed:
         made["security"] = [{"key": []}, {}]
     parameters = [_parameter(name) for name in page.headers]
@@ -160,7 +227,7 @@ def _operation(page: Page, shape: dict[Any, Any]) -> dict[str, Any]:
     if parameters:
         made["parameters"] = parameters
     if page.asked is not None:
-        body = {"application/json": {"schema": shape[page.asked]}}
+        body = {JSON: {"schema": shape[page.asked]}}
         made["requestBody"] = {"required": True, "content": body}
     return made
 

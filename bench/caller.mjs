@@ -20,7 +20,8 @@ const heard = (choice) => ({
 
 async function chat(messages, more = {}) {
   const answer = await client.chat.completions.create({ model: MODEL, messages, temperature: 0, max_tokens: 900, ...more });
-  return { message: answer.choices[0].message, ...heard(answer.choices[0]) };
+  const [choice] = answer.choices;
+  return { message: choice.message, logprobs: choice.logprobs, ...heard(choice) };
 }
 
 const features = {
@@ -49,6 +50,30 @@ const features = {
     const second = await chat([...user(WEATHER), first.message, ...results], { tools: [told.weather] });
     return { content: second.content, calls: first.calls, finish: `${first.finish}, ${second.finish}` };
   },
+  async n() {
+    const asked = { model: MODEL, messages: user("Say a word."), n: 3, seed: 5, temperature: 1, max_tokens: 200, ignore_eos: true };
+    const answer = await client.chat.completions.create(asked);
+    const said = answer.choices.sort((one, other) => one.index - other.index);
+    return { content: JSON.stringify(said.map((one) => one.message.content)), finish: said[0].finish_reason };
+  },
+  async logprobs() {
+    const answer = await chat(user(SUM), { logprobs: true, top_logprobs: 2 });
+    const rows = answer.logprobs.content;
+    const same = rows.map((row) => row.token).join("") === answer.content && rows.every((row) => row.top_logprobs.length === 2);
+    return { content: `${same ? "True" : "False"}: ${answer.content}`, finish: answer.finish };
+  },
+  async completions() {
+    const asked = { model: MODEL, prompt: ["one two", "three"], temperature: 0, max_tokens: 200, ignore_eos: true };
+    const answer = await client.completions.create(asked);
+    const said = answer.choices.sort((one, other) => one.index - other.index);
+    return { content: JSON.stringify(said.map((one) => one.text)), finish: said[0].finish_reason };
+  },
+  async FIM() {
+    const beta = new OpenAI({ baseURL: `${told.site}/beta`, apiKey: told.key, maxRetries: 0, timeout: 120_000 });
+    const asked = { model: MODEL, prompt: "one two", suffix: "five six", temperature: 0, max_tokens: 200, ignore_eos: true };
+    const [choice] = (await beta.completions.create(asked)).choices;
+    return { content: choice.text, finish: choice.finish_reason };
+  },
   async responses() {
     const tool = { type: "function", strict: false, ...told.weather.function };
     const answer = await client.responses.create({ model: MODEL, input: WEATHER, tools: [tool], temperature: 0, store: false });
@@ -76,5 +101,5 @@ const features = {
   },
 };
 
-const { message, ...said } = await features[told.feature]();
+const { message, logprobs, ...said } = await features[told.feature]();
 console.log(JSON.stringify(said));

@@ -223,12 +223,15 @@ class Anthropic:
             "forced tool": lambda: self._say(
                 user(COUNT), tools=[_shaped(NOTE_TOOL)], tool_choice={"type": "tool", "name": "note"}
             ),
+            "JSON schema": lambda: self._say(
+                user(COUNT), output_config={"format": {"type": "json_schema", "schema": SCHEMA}}
+            ),
             "prefix": lambda: self._say([*user(COUNT), {"role": "assistant", "content": "7, 8, "}]),
             "errors": self._errors,
             "retries": self._retries,
         }
         none = "Anthropic's API has no such request"
-        reasons = dict.fromkeys(("JSON schema", "FIM", "n", "logprobs", "completions", "responses"), none)
+        reasons = dict.fromkeys(("FIM", "n", "logprobs", "completions", "responses"), none)
         return Caller("anthropic (Python)", asks, reasons)
 
     def _say(self, messages: Any, **more: Any) -> Heard:
@@ -378,10 +381,7 @@ class Node:
         self.folder, self.site, self.poor = folder, site, poor
 
     def caller(self) -> Caller:
-        no_reason = {"FIM": "", "completions": "", "logprobs": "", "n": ""}
-        asked = [one for one in FEATURES if one not in no_reason]
-        same = "the same requests as openai for Python makes; not repeated"
-        return Caller("openai (Node.js)", {one: self._ask(one) for one in asked}, dict.fromkeys(no_reason, same))
+        return Caller("openai (Node.js)", {feature: self._ask(feature) for feature in FEATURES})
 
     def _ask(self, feature: str) -> Callable[[], Heard]:
         def ask() -> Heard:

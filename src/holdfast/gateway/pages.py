@@ -12,6 +12,7 @@ from holdfast.gateway.anthropic_events import refuse
 from holdfast.gateway.connection import Exchange
 from holdfast.gateway.incoming import Request
 from holdfast.gateway.needs import Needs
+from holdfast.gateway.openapi import described
 from holdfast.gateway.refusals import JSON_TYPE, Refusal, refusal, refusal_for
 from holdfast.gateway.surface import Surface
 from holdfast.gateway.surfaces import BY_PATH, as_it_is
@@ -63,6 +64,7 @@ class Pages:
             b"/health/live": self._live,
             b"/health/ready": self._ready,
             b"/metrics": self._metrics,
+            b"/openapi.json": self._openapi,
         }
 
     def handle(self, exchange: Exchange) -> Coroutine[None, None, None] | None:
@@ -149,6 +151,9 @@ class Pages:
         if self._draining():
             ready, why = False, "this gateway is draining"
         self._show(exchange, {"ready": ready, "why": why}, 200 if ready else 503)
+
+    def _openapi(self, exchange: Exchange) -> None:
+        exchange.send(200, JSON_TYPE + self._id(exchange), described())
 
     def _metrics(self, exchange: Exchange) -> None:
         kind = f"content-type: {CONTENT_TYPE_LATEST}\r\n".encode()

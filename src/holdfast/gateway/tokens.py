@@ -9,7 +9,6 @@ import asyncio
 from collections.abc import Callable
 
 import msgspec
-from msgspec import Struct
 
 from holdfast.domain.event import RequestRefused
 from holdfast.domain.fault import BadRequest, Fault
@@ -18,32 +17,15 @@ from holdfast.gateway.anthropic_events import refuse
 from holdfast.gateway.connection import Exchange
 from holdfast.gateway.head import asker
 from holdfast.gateway.needs import Needs
-from holdfast.gateway.openai_wire import Ask, Thinking, ToolOffered, Turn, read
+from holdfast.gateway.openai_wire import Ask, read
 from holdfast.gateway.pages import Answer, request_id_line
 from holdfast.gateway.plain import text_of
 from holdfast.gateway.prompting import rendered, thinks
 from holdfast.gateway.refusals import JSON_TYPE, Refusal, refusal_for
 from holdfast.gateway.surfaces import as_it_is
+from holdfast.gateway.token_wire import DetokenizeBody, TokenizeBody
 
 _json = msgspec.json.Encoder().encode
-
-
-class TokenizeBody(Struct):
-    """`prompt`, or `messages` as at /v1/chat/completions. `add_special_tokens`: of a prompt, with the mark of the beginning."""
-
-    prompt: str | None = None
-    messages: list[Turn] | None = None
-    tools: list[ToolOffered] | None = None
-    thinking: Thinking | None = None
-    add_special_tokens: bool = True
-    model: str | None = None
-
-
-class DetokenizeBody(Struct):
-    """`tokens`: ids of this model."""
-
-    tokens: list[int]
-    model: str | None = None
 
 
 _TOKENIZE = msgspec.json.Decoder(TokenizeBody)

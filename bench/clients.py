@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from random import Random
@@ -28,8 +28,11 @@ from typing import Any
 import jsonschema
 import msgspec
 import uvloop
-from callers import FEATURES, NODE, SCHEMA, Caller, Heard, callers
+from callers import FEATURES, NODE, SCHEMA, Anthropic, Caller, Heard, Node, Python
+from chains import LangChain
 from gap_model import write_gap_model
+from langchain_deepseek import ChatDeepSeek
+from langchain_openai import ChatOpenAI
 from msgspec import Struct
 from rich.console import Console
 from rich.table import Table
@@ -113,6 +116,17 @@ def node_client() -> Path | None:
     return NODE_FOLDER
 
 
+def callers(site: str, poor: str) -> Iterable[Caller]:
+    """All of them. `site` and `poor` are addresses without a path; the poor site lets in a request a second."""
+    yield Python(site, poor).caller()
+    node = node_client()
+    if node is not None:
+        yield Node(node, site, poor).caller()
+    yield Anthropic(site, poor).caller()
+    yield LangChain(ChatOpenAI, site, poor).caller()
+    yield LangChain(ChatDeepSeek, site, poor).caller()
+
+
 async def asked(caller: Caller, feature: str) -> tuple[Heard | None, str]:
     """What it hears, or why it hears nothing. A client's own error is a finding here, whatever its kind."""
     outcome = (await asyncio.gather(asyncio.to_thread(caller.asks[feature]), return_exceptions=True))[0]
@@ -178,7 +192,7 @@ async def measure(args: argparse.Namespace) -> Outcome:
         arena = await after.enter_async_context(Arena(Plan(replicas=args.replicas, more=model), clock))
         other = await after.enter_async_context(Arena(Plan(replicas=1, more=poor), clock))
         site, beside = (f"http://127.0.0.1:{one.port}" for one in (arena, other))
-        wanted = [one for one in callers(site, beside, node_client()) if not args.only or one.name in args.only]
+        wanted = [one for one in callers(site, beside) if not args.only or one.name in args.only]
         outcome, known = await at_rest(wanted)
         if args.runs:
             pairs = [

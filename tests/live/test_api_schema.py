@@ -1,4 +1,4 @@
-"""The OpenAPI document against the running site: requests made from it, good and bad, are answered as it says, and never with a 5xx."""
+"""The OpenAPI document against the running site: what is asked by it, good and bad, is answered as it says, never with a 5xx."""
 
 from collections.abc import Iterator
 

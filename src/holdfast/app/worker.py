@@ -27,6 +27,8 @@ from holdfast.domain.event import (
     Event,
     JournalOff,
     JournalOn,
+    KeysChanged,
+    KeysStale,
     ReplicaAiling,
     ReplicaCleared,
     ReplicaJoined,
@@ -55,6 +57,7 @@ from holdfast.store import events, snapshot
 from holdfast.store.black_box import black_box
 from holdfast.store.board import FileBoard, board_folder
 from holdfast.store.folder import Folder, folder_of
+from holdfast.store.keys import KeyFiles
 from holdfast.store.ledger import open_ledger
 from holdfast.store.pulse import Pulse
 from holdfast.store.quarantine import QuarantineCells, QuarantineRegister
@@ -71,6 +74,8 @@ TOLD = (
     EjectionFrozen,
     JournalOff,
     JournalOn,
+    KeysChanged,
+    KeysStale,
     ReplicaAiling,
     ReplicaCleared,
     ReplicaJoined,
@@ -145,6 +150,7 @@ def gateway_worker(settings: Settings, name: str) -> int:
         farewell=farewell,
         descriptors=descriptors,
         smaller=_smaller(settings),
+        look_at_keys=KeyFiles(folder.keys).look,
     )
 
     async def serve() -> None:

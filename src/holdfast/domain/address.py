@@ -1,5 +1,7 @@
 """Addresses of replicas and listeners, as people write them: unix:/run/holdfast/replica-0.sock or 127.0.0.1:7301."""
 
+from ipaddress import ip_address
+
 from msgspec import Struct
 
 
@@ -31,3 +33,11 @@ def parse_address(text: str) -> UnixAddress | TcpAddress:
     if colon and host and host != "unix" and port.isascii() and port.isdigit() and int(port) <= 65535:
         return TcpAddress(host, int(port))
     raise ValueError(f"{text!r} is not an address: write unix:/path/to.sock or host:port, such as 127.0.0.1:7301")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can speak to who listens there."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -12,9 +12,11 @@ from typing import Any
 
 from msgspec import structs
 
+from holdfast.domain.address import is_loopback
 from holdfast.domain.board import Board, Ledger, Rate, WorkerView
 from holdfast.domain.dialect import Dialect, ThinkingEnd
 from holdfast.domain.event import Emit
+from holdfast.domain.key import Looked
 from holdfast.domain.ports import Clock, Shelf
 from holdfast.domain.release import Exactness, Release
 from holdfast.domain.roster import Roster
@@ -27,8 +29,9 @@ from holdfast.gateway.gate import Gate
 from holdfast.gateway.gate_metrics import GateCollector
 from holdfast.gateway.gate_view import Ears, view_of
 from holdfast.gateway.http import Door
-from holdfast.gateway.identify import screen
+from holdfast.gateway.identify import screen, screen_metrics
 from holdfast.gateway.journal import Journal
+from holdfast.gateway.keys import KeyWatch
 from holdfast.gateway.lane import Turns
 from holdfast.gateway.lines import Dialler, Lines
 from holdfast.gateway.metrics import Tally
@@ -38,7 +41,7 @@ from holdfast.gateway.smaller import Second, SmallerModel, stand_in
 from holdfast.gateway.stack import Moving, Wiring, stack
 from holdfast.gateway.streams import Streams
 from holdfast.gateway.telling import OwnBoard, Teller
-from holdfast.gateway.tenants import tenants_of
+from holdfast.gateway.tenants import Tenants, tenants_of
 from holdfast.gateway.vigil import Vigil
 from holdfast.gateway.watch import Watch
 from holdfast.policy.admission import Admission
@@ -62,6 +65,7 @@ class Parts:
     this life of this worker in it; `farewell` is called at the end, with whether somebody may still ask for what lies there.
     `descriptors`: see Needs. `board` and `ledger` are what it shares with the other workers: counts, views, rates, quotas.
     `beside`: what must run as long as it serves. `smaller`: the model that answers on a rung of the ladder; None: there is none.
+    `look_at_keys` reads the key ring of the site.
     """
 
     dialler: Dialler
@@ -85,6 +89,7 @@ class Parts:
     ledger: Ledger = field(default_factory=OwnLedger)
     beside: tuple[Callable[[], Coroutine[Any, Any, None]], ...] = ()
     smaller: SmallerModel | None = None
+    look_at_keys: Callable[[], Looked] = lambda: Looked(None)
 
 
 async def work(settings: Settings, parts: Parts, leave: asyncio.Event) -> None:
@@ -102,6 +107,7 @@ async def work(settings: Settings, parts: Parts, leave: asyncio.Event) -> None:
     read_roster = of_model(parts.read_roster)
     follower = Follower(lines, read_roster, clock)
     vigil = Vigil(lines, clock)
+    keys = keys_of(settings, parts, wiring)
     archive, wiring = journalled(settings, parts, wiring)
     journal = wiring.journal
     needs = needs_of(settings, parts, wiring, archive)
@@ -111,7 +117,7 @@ async def work(settings: Settings, parts: Parts, leave: asyncio.Event) -> None:
     wiring.gate.refuses = degrader.refuses
     needs.registry.register(LadderCollector(degrader))
     needs = replace(needs, degrader=degrader)
-    second = second_of(settings, parts, needs, degrader)
+    second = second_of(settings, parts, needs, degrader, wiring.gate.tenants)
     if second is not None:
         needs = replace(needs, smaller=second.smaller)
         wiring.gate.elsewhere = second.smaller.takes
@@ -124,6 +130,7 @@ async def work(settings: Settings, parts: Parts, leave: asyncio.Event) -> None:
     host, port = await door.serve(parts.listener or (settings.gateway.host, settings.gateway.port))
     parts.announce(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
     running = [watch.run(), follower.run(), vigil.run(), ears.run(clock), teller.run(), degrader.run()]
+    running.append(keys.run(clock))
     running += [one() for one in parts.beside]
     running += second.running if second is not None else ()
     running += [journal.run()] if journal is not None else ()
@@ -148,7 +155,16 @@ async def work(settings: Settings, parts: Parts, leave: asyncio.Event) -> None:
             parts.farewell(owes)
 
 
-def second_of(settings: Settings, parts: Parts, main: Needs, degrader: Degrader) -> Second | None:
+def keys_of(settings: Settings, parts: Parts, wiring: Wiring) -> KeyWatch:
+    """The watch over the key ring, which has looked once."""
+    gateway = settings.gateway
+    unkeyed = gateway.open or is_loopback(gateway.host)
+    watch = KeyWatch(wiring.gate.tenants, parts.look_at_keys, parts.unix_s, parts.emit, unkeyed)
+    watch.look()
+    return watch
+
+
+def second_of(settings: Settings, parts: Parts, main: Needs, degrader: Degrader, tenants: Tenants) -> Second | None:
     """The smaller model, as a gateway of its own beside `main`."""
     model, clock = parts.smaller, parts.clock
     if model is None:
@@ -159,7 +175,7 @@ def second_of(settings: Settings, parts: Parts, main: Needs, degrader: Degrader)
     )
     named = structs.replace(settings, model=structs.replace(settings.model, name=model.name))
     wiring = wire(named, theirs)
-    wiring.gate.refuses, lines = degrader.refuses, wiring.lines
+    wiring.gate.refuses, wiring.gate.tenants, lines = degrader.refuses, tenants, wiring.lines
     watch = Watch(lines, patience_of(settings), clock, parts.emit)
     if wiring.moving is not None:
         watch.departures.lane = wiring.moving.turns.lane
@@ -303,6 +319,7 @@ def needs_of(settings: Settings, parts: Parts, wiring: Wiring, archive: Archive 
         linger_s=settings.journal.linger_s,
         descriptors=parts.descriptors,
         screen=screen(wiring.gate.tenants),
+        screen_metrics=screen_metrics(wiring.gate.tenants, gateway.metrics),
         glance=wiring.gate.glance,
         dialect=parts.dialect,
         card=lambda: card_of(lines.release()),

@@ -123,7 +123,7 @@ class Chat:
         began, who = needs.clock.now(), None
         tally.in_flight += 1
         try:
-            who = asker(request, needs.limits.deadline_s)
+            who = exchange.who = asker(request, needs.limits.deadline_s)
             kept = None
             if needs.screen is not None and (who.idempotency or needs.glance is None):
                 needs.screen(who.key, who.body_bytes)
@@ -174,6 +174,10 @@ class Chat:
                 await self._whole(exchange, telling)
         finally:
             if not telling.again:
+                exchange.tokens_in, exchange.tokens_out = (
+                    len(telling.made.generation.prompt_ids),
+                    telling.reading.tokens,
+                )
                 self._tally.answers += telling.reading.done
                 self._tally.tokens_out += telling.reading.tokens
                 self._tally.tokens_cached += telling.reading.cached

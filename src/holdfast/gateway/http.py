@@ -52,7 +52,7 @@ class Door:
         chat = Chat(needs, self.tally)
         resumed = Resumed(needs, self.tally, chat)
         pages = Pages(needs, chat.answer, resumed.answer, lambda: self._hall.draining)
-        self._hall = Hall(limits=needs.limits, tally=self.tally, handle=pages.handle, tick=Tick())
+        self._hall = Hall(limits=needs.limits, tally=self.tally, handle=pages.handle, tick=Tick(), access=needs.access)
         self._hall.lingering.linger_s = needs.linger_s
         if needs.streams is not None:
             self._hall.lingering.followed = needs.streams.followed.__getitem__

@@ -89,6 +89,11 @@ class Tenants:
         """Whose key it is; see `holder_of`."""
         return self.holder_of(key).limits
 
+    def who_is(self, key: str) -> tuple[Limits, str]:
+        """Likewise, with what logs may say of the key."""
+        holder = self.holder_of(key)
+        return holder.limits, holder.id
+
     def holder_of(self, key: str, scope: Scope = Scope.CHAT) -> Holder:
         """Who holds this key, which is to open this.
 

@@ -11,6 +11,7 @@ from functools import lru_cache, partial
 from typing import Any
 
 from msgspec import structs
+from prometheus_client import CollectorRegistry
 
 from holdfast.domain.address import is_loopback
 from holdfast.domain.board import Board, Ledger, Rate, WorkerView
@@ -21,6 +22,7 @@ from holdfast.domain.ports import Clock, Shelf
 from holdfast.domain.release import Exactness, Release
 from holdfast.domain.roster import Roster
 from holdfast.domain.settings import Settings
+from holdfast.gateway.access import Access
 from holdfast.gateway.archive import Archive
 from holdfast.gateway.board_metrics import BoardCollector
 from holdfast.gateway.degrade import Degrader, LadderCollector, degrader_of
@@ -65,7 +67,8 @@ class Parts:
     this life of this worker in it; `farewell` is called at the end, with whether somebody may still ask for what lies there.
     `descriptors`: see Needs. `board` and `ledger` are what it shares with the other workers: counts, views, rates, quotas.
     `beside`: what must run as long as it serves. `smaller`: the model that answers on a rung of the ladder; None: there is none.
-    `look_at_keys` reads the key ring of the site.
+    `access` takes down each request; None: nothing does. `look_at_keys` reads the key ring of the site. The door's figures are in
+    `registry`.
     """
 
     dialler: Dialler
@@ -89,6 +92,8 @@ class Parts:
     ledger: Ledger = field(default_factory=OwnLedger)
     beside: tuple[Callable[[], Coroutine[Any, Any, None]], ...] = ()
     smaller: SmallerModel | None = None
+    access: Access | None = None
+    registry: CollectorRegistry = field(default_factory=CollectorRegistry)
     look_at_keys: Callable[[], Looked] = lambda: Looked(None)
 
 
@@ -130,8 +135,7 @@ async def work(settings: Settings, parts: Parts, leave: asyncio.Event) -> None:
     host, port = await door.serve(parts.listener or (settings.gateway.host, settings.gateway.port))
     parts.announce(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
     running = [watch.run(), follower.run(), vigil.run(), ears.run(clock), teller.run(), degrader.run()]
-    running.append(keys.run(clock))
-    running += [one() for one in parts.beside]
+    running += [keys.run(clock), *(one() for one in parts.beside)]
     running += second.running if second is not None else ()
     running += [journal.run()] if journal is not None else ()
     turning = [asyncio.create_task(one) for one in running]
@@ -319,6 +323,8 @@ def needs_of(settings: Settings, parts: Parts, wiring: Wiring, archive: Archive 
         linger_s=settings.journal.linger_s,
         descriptors=parts.descriptors,
         screen=screen(wiring.gate.tenants),
+        access=parts.access,
+        registry=parts.registry,
         screen_metrics=screen_metrics(wiring.gate.tenants, gateway.metrics),
         glance=wiring.gate.glance,
         dialect=parts.dialect,

@@ -97,6 +97,10 @@ class Folder(Struct, frozen=True):
     def socket(self, name: str) -> Path:
         return self.sockets / f"{name}.sock"
 
+    def metrics(self, name: str) -> Path:
+        """Where a gateway worker shows its metrics."""
+        return self.sockets / f"{name}.pm"
+
     def handover(self, name: str) -> Path:
         """Where a gateway worker gives the listening socket back to a new supervisor."""
         return self.sockets / f"{name}.fd"

@@ -4,8 +4,6 @@ Messages quote what was being worked on, and that is somebody's prompt. So logs,
 only; the messages that are let through are listed here, and quote nothing of a request.
 """
 
-import errno
-
 HARMLESS = ("CUDA ", "NCCL ")  # what a message begins with that tells of a device
 SHORT_OF_MEMORY = "out of memory"
 DEPTH_MAX = 40
@@ -31,7 +29,7 @@ def lines_of(error: BaseException) -> str:
 
 def _message(error: BaseException) -> str:
     if isinstance(error, OSError) and error.errno is not None:
-        return errno.errorcode.get(error.errno, str(error.errno))
+        return f"errno {error.errno}"
     if isinstance(error, MemoryError):
         return SHORT_OF_MEMORY
     text = str(error).partition("\n")[0]

@@ -12,7 +12,7 @@ from holdfast.domain.last_words import lines_of, told_of
 MARKER = "MARKER-5c1e"
 BEGIN = f"""
 import asyncio, logging, os, resource, sys, threading
-from holdfast.host.discretion import be_discreet, on_loop
+from holdfast.host.discretion import be_discreet, keep_quiet
 be_discreet(core_dumps=len(sys.argv) > 1)
 prompt = "{MARKER}"
 def wrong():
@@ -25,9 +25,21 @@ WAYS = {
     "thread": "one = threading.Thread(target=wrong); one.start(); one.join()",
     "logged": "try:\n    wrong()\nexcept KeyError:\n    logging.getLogger('holdfast').exception('it failed')",
     "finaliser": "class A:\n    def __del__(self):\n        wrong()\nA()",
+    "slow call in debug mode": """
+async def serve():
+    loop = asyncio.get_running_loop()
+    loop.set_debug(True)
+    loop.slow_callback_duration = 0.0
+    keep_quiet(loop)
+    loop.call_soon(os.fspath, prompt)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    wrong()
+asyncio.run(serve())
+""",
     "task": """
 async def serve():
-    asyncio.get_running_loop().set_exception_handler(on_loop)
+    keep_quiet(asyncio.get_running_loop())
     async def work():
         wrong()
     task = asyncio.create_task(work())

@@ -54,7 +54,7 @@ from holdfast.gateway.smaller import SmallerModel
 from holdfast.gateway.telling import OwnBoard
 from holdfast.gateway.worker import Parts, work
 from holdfast.host.clock import MonotonicClock, unix_s
-from holdfast.host.discretion import on_loop
+from holdfast.host.discretion import keep_quiet
 from holdfast.host.doorway import Handover, lent_listener
 from holdfast.host.vitals import Vitals
 from holdfast.store import events, snapshot
@@ -166,7 +166,7 @@ def gateway_worker(settings: Settings, name: str) -> int:
 
     async def serve() -> None:
         leave, loop = asyncio.Event(), asyncio.get_running_loop()
-        loop.set_exception_handler(on_loop)
+        keep_quiet(loop)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, leave.set)
         settle()

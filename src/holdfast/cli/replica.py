@@ -20,7 +20,7 @@ from holdfast.cli.start_faults import start_fault
 from holdfast.domain.address import parse_address
 from holdfast.domain.fault import Fault
 from holdfast.host.clock import MonotonicClock
-from holdfast.host.discretion import be_discreet, on_loop
+from holdfast.host.discretion import be_discreet, keep_quiet
 from holdfast.host.health import HealthServer
 from holdfast.pearl.config import model_type_of
 from holdfast.pearl.listen import address_of, claim
@@ -192,7 +192,7 @@ def _open_core(args: argparse.Namespace) -> OpenCore:
 
 async def _serve(replica: _Replica, drain_s: float, ready: Callable[[], None]) -> None:
     loop = asyncio.get_running_loop()
-    loop.set_exception_handler(on_loop)
+    keep_quiet(loop)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, replica.server.drain, drain_s)
     ready()

@@ -37,8 +37,14 @@ def be_discreet(core_dumps: bool = False) -> None:
             handler.setFormatter(Discreet())
 
 
-def on_loop(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """The loop's exception handler: what happened, without the objects that it happened to."""
+def keep_quiet(loop: asyncio.AbstractEventLoop) -> None:
+    """The same for an event loop, whatever PYTHONASYNCIODEBUG says: in debug mode it prints arguments of slow calls."""
+    loop.set_debug(False)
+    loop.set_exception_handler(_on_loop)
+
+
+def _on_loop(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """What happened, without the objects that it happened to."""
     error = context.get("exception")
     said = lines_of(error) if isinstance(error, BaseException) else "no exception"
     print(f"{context.get('message', 'something went wrong in the loop')}\n{said}", file=sys.stderr, flush=True)

@@ -58,7 +58,9 @@ class KeyFiles:
             fcntl.flock(fd, fcntl.LOCK_EX)
             looked = self._read()
             if looked.ring is None and looked.why:
-                raise OSError(f"{looked.why}. Bring back a copy of it, or remove it and make all keys anew")
+                raise OSError(
+                    f"{looked.why}. Bring back a copy of it, or remove keys.json.last and keys.revoked too and make all keys anew"
+                )
             before = looked.ring or KeyRing(salt=os.urandom(SALT_BYTES))
             after = revise(before)
             if after != before:

@@ -45,7 +45,7 @@ def caller(papers: Path, name: str = "") -> httpx.Client:
 
 @pytest.fixture(scope="module")
 def site(papers: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    files = {"tls_cert": "server.pem", "tls_key": "server.key", "client_ca": "ca.pem"}
+    files = {"tls_cert": "server.pem", "tls_key": "server.key", "tls_client_ca": "ca.pem"}
     tls = {name: str(papers / file) for name, file in files.items()}
     folder = tmp_path_factory.mktemp("admin")
     with Site(folder, control=tls, gateway={"workers": 2, "metrics": False}, replica={"count": 1}) as one:
@@ -101,7 +101,7 @@ def test_an_admin_key_locks_it_and_opens_it_and_metrics_of_all_workers_are_there
     [
         ({"gateway": {"host": "0.0.0.0"}}, "there is no key. Make one (holdfast key create NAME)"),
         ({"control": {"host": "0.0.0.0"}}, "nobody is asked who they are. Make an admin key"),
-        ({"control": {"client_ca": "ca.pem"}}, "need a certificate of its own: set tls_cert"),
+        ({"control": {"tls_client_ca": "ca.pem"}}, "need a certificate of its own: set tls_cert"),
     ],
 )
 def test_what_strangers_could_reach_is_refused_before_anything_starts(

@@ -19,7 +19,7 @@ class Doorkeeper:
     def __init__(self, settings: Settings, unix_s: Callable[[], float]) -> None:
         control = settings.control
         self._files, self._unix_s = KeyFiles(folder_of(settings).keys), unix_s
-        self._exposed = not is_loopback(control.host) and not control.client_ca
+        self._exposed = not is_loopback(control.host) and not control.tls_client_ca
         self._ring: KeyRing | None = None
 
     def screen(self, key: str, scopes: frozenset[Scope]) -> Fault | None:

@@ -25,10 +25,10 @@ def who_is_served(settings: Settings) -> str:
     """
     scopes, gateway = live_scopes(settings), settings.gateway
     keyed = bool(gateway.key) or any(one.keys for one in settings.tenants.values()) or Scope.CHAT in scopes
-    if not is_loopback(settings.control.host) and not settings.control.client_ca and Scope.ADMIN not in scopes:
+    if not is_loopback(settings.control.host) and not settings.control.tls_client_ca and Scope.ADMIN not in scopes:
         raise BadSettings(
             f"[control] host is {settings.control.host}, which others can reach, and nobody is asked who they are. Make an "
-            "admin key (holdfast key create NAME --scope admin), or set [control] client_ca, or listen on 127.0.0.1"
+            "admin key (holdfast key create NAME --scope admin), or set [control] tls_client_ca, or listen on 127.0.0.1"
         )
     if is_loopback(gateway.host):
         said = "served with a key" if keyed else "served without a key: holdfast key create NAME makes one"

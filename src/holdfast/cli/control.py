@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         config = _config(plane.app, where)
     except (OSError, ValueError) as error:
-        print(f"holdfast control: [control] tls_cert, tls_key, client_ca can't be used: {error}", file=sys.stderr)
+        print(f"holdfast control: [control] tls_cert, tls_key, tls_client_ca can't be used: {error}", file=sys.stderr)
         return 2
     server = uvicorn.Server(config)
     # uvicorn raises the signal that stopped it once more when it has ended; here that would look like a crash
@@ -57,8 +57,8 @@ def _config(app: Starlette, where: Control) -> uvicorn.Config:
         timeout_graceful_shutdown=2,
         ssl_certfile=where.tls_cert or None,
         ssl_keyfile=where.tls_key or None,
-        ssl_ca_certs=where.client_ca or None,
-        ssl_cert_reqs=ssl.CERT_REQUIRED if where.client_ca else ssl.CERT_NONE,
+        ssl_ca_certs=where.tls_client_ca or None,
+        ssl_cert_reqs=ssl.CERT_REQUIRED if where.tls_client_ca else ssl.CERT_NONE,
     )
     config.load()
     return config

@@ -340,7 +340,7 @@ class Control(Struct, frozen=True, forbid_unknown_fields=True):
         str,
         Meta(
             description="Address of the control plane. Beyond this machine it needs an admin key (`holdfast key create NAME "
-            "--scope admin`) or `client_ca`."
+            "--scope admin`) or `tls_client_ca`."
         ),
     ] = "127.0.0.1"
     port: Annotated[Port, Meta(description="TCP port of the control plane.")] = 8001
@@ -350,7 +350,7 @@ class Control(Struct, frozen=True, forbid_unknown_fields=True):
     ] = 8002
     tls_cert: Annotated[str, Meta(description="Its certificate chain, a PEM file. Empty: plain HTTP.")] = ""
     tls_key: Annotated[str, Meta(description="The certificate's key, a PEM file.")] = ""
-    client_ca: Annotated[
+    tls_client_ca: Annotated[
         str, Meta(description="Only clients with a certificate of these authorities are served: a PEM file.")
     ] = ""
 

@@ -151,7 +151,8 @@ def test_models_are_listed(client: OpenAI) -> None:
 
 def test_a_client_that_hangs_up_frees_its_slot(client: OpenAI, scripted: Site) -> None:
     def in_flight() -> float:
-        text = httpx.get(scripted.url.removesuffix("/v1") + "/metrics", trust_env=False).text
+        shown = {"authorization": f"Bearer {KEY}"}
+        text = httpx.get(scripted.url.removesuffix("/v1") + "/metrics", headers=shown, trust_env=False).text
         line = next(line for line in text.splitlines() if line.startswith("holdfast_requests_in_flight "))
         return float(line.split()[1])
 

@@ -22,7 +22,7 @@ with LastWords(Path(sys.argv[1]), "boot-1"):
 @pytest.mark.parametrize(
     ("kind", "code", "words"),
     [
-        ("raise", 1, "Poisoned: token id 66 is poison"),
+        ("raise", 1, "Poisoned in take_effect (scripted.py:68)"),
         ("abort", -signal.SIGABRT, "Fatal Python error: Aborted"),
         ("segv", -signal.SIGSEGV, "Fatal Python error: Segmentation fault"),
         ("silent", -signal.SIGKILL, ""),

@@ -68,7 +68,7 @@ class Site:
         wiring = wire(SETTINGS, self.parts)
         wiring.gate.refuses = self.degrader.refuses
         main = needs_of(SETTINGS, self.parts, wiring)
-        second = second_of(SETTINGS, self.parts, main, self.degrader)
+        second = second_of(SETTINGS, self.parts, main, self.degrader, wiring.gate.tenants)
         assert second is not None
         self.gate = wiring.gate
         self.lines, self.second, self.service, self.smaller = wiring.lines, second.lines, main.service, second.smaller

@@ -116,7 +116,8 @@ def _replica_words(settings: Settings, folder: Folder, name: str) -> tuple[str, 
         options["--token-ms"] = replica.token_ms
         if LEVERS_ENV in os.environ:  # a drill's site: see sim/levers.py
             options["--levers"] = f"{os.environ[LEVERS_ENV]}/{name}"
-    return ("replica", *(f"{word}={value}" for word, value in options.items()))
+    flags = ("--core-dumps",) if settings.guard.core_dumps else ()
+    return ("replica", *(f"{word}={value}" for word, value in options.items()), *flags)
 
 
 def rules_of(settings: Settings) -> Rules:

@@ -7,6 +7,8 @@ from functools import partial
 from msgspec import Struct
 from starlette.applications import Starlette
 
+from holdfast.app.doorkeeper import Doorkeeper
+from holdfast.app.metrics import gathered
 from holdfast.domain.address import TcpAddress
 from holdfast.domain.roster import Roster
 from holdfast.domain.settings import Settings
@@ -56,6 +58,8 @@ def control_plane(settings: Settings, started: Callable[[str], None]) -> Control
         read_events=partial(events.recent, folder.events),
         read_load=partial(read_load, settings),
         health=why,
+        read_metrics=partial(gathered, folder.sockets),
+        screen=Doorkeeper(settings, unix_s).screen,
     )
     return ControlPlane(control_app(papers, partial(started, address)), health, address)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from msgspec import Struct, structs
 
+from holdfast.app.acts import digest_of_settings, write_down_if_it_can
 from holdfast.app.children import pool, rules_of, wants
 from holdfast.app.evidence import gather
 from holdfast.app.renewal import LOCK_FD, Renewal, handed_on, hear_signals, hold_signals
@@ -126,6 +127,7 @@ async def _keep(
             _check_ports(settings, adopted, doorway)
             _warn_of_change(folder, settings, _stale(adopted, wished), emit)
             keep_settings(folder, settings)
+            write_down_if_it_can(folder, "up", settings=digest_of_settings(settings))
         hands = replace(_hands(settings, folder, clock, emit, bodies), ailments=evidence.ailment)
         supervise = Supervise(wanted, rules_of(settings), hands, wished.epoch)
         if stopping:

@@ -10,6 +10,7 @@ import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from holdfast.app.acts import write_down_if_it_can
 from holdfast.app.children import wants
 from holdfast.domain.replica import ReplicaState
 from holdfast.domain.settings import Settings
@@ -37,9 +38,10 @@ class _No(Exception):
 
 @dataclass
 class Wisher:
-    """One command's view of a site."""
+    """One command's view of a site. `act` is what the audit log calls it."""
 
     settings: Settings
+    act: str = "wish"
 
     def __post_init__(self) -> None:
         self.folder = folder_of(self.settings)
@@ -89,6 +91,7 @@ class Wisher:
             wishes.change(self.folder.wishes, decide)
         except _No as no:
             return no.refused
+        write_down_if_it_can(self.folder, self.act, names=" ".join(asked[0].names), why=asked[0].why)
         pid = holder(self.folder.lock)
         if pid:
             with contextlib.suppress(ProcessLookupError):

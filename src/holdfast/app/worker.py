@@ -12,8 +12,10 @@ from random import Random
 from typing import Any
 
 import uvloop
+from prometheus_client import CollectorRegistry
 
 from holdfast.app.announce import announce
+from holdfast.app.metrics import show_metrics
 from holdfast.dialect.open import open_dialect
 from holdfast.domain.board import Board
 from holdfast.domain.event import (
@@ -27,6 +29,8 @@ from holdfast.domain.event import (
     Event,
     JournalOff,
     JournalOn,
+    KeysChanged,
+    KeysStale,
     ReplicaAiling,
     ReplicaCleared,
     ReplicaJoined,
@@ -44,17 +48,21 @@ from holdfast.domain.ports import Line
 from holdfast.domain.roster import Place, Roster
 from holdfast.domain.settings import BadSettings, Settings
 from holdfast.engine import embedded
+from holdfast.gateway.access import Access
 from holdfast.gateway.http import settle
 from holdfast.gateway.smaller import SmallerModel
 from holdfast.gateway.telling import OwnBoard
 from holdfast.gateway.worker import Parts, work
 from holdfast.host.clock import MonotonicClock, unix_s
+from holdfast.host.discretion import keep_quiet
 from holdfast.host.doorway import Handover, lent_listener
 from holdfast.host.vitals import Vitals
 from holdfast.store import events, snapshot
+from holdfast.store.access import AccessFile
 from holdfast.store.black_box import black_box
 from holdfast.store.board import FileBoard, board_folder
 from holdfast.store.folder import Folder, folder_of
+from holdfast.store.keys import KeyFiles
 from holdfast.store.ledger import open_ledger
 from holdfast.store.pulse import Pulse
 from holdfast.store.quarantine import QuarantineCells, QuarantineRegister
@@ -71,6 +79,8 @@ TOLD = (
     EjectionFrozen,
     JournalOff,
     JournalOn,
+    KeysChanged,
+    KeysStale,
     ReplicaAiling,
     ReplicaCleared,
     ReplicaJoined,
@@ -122,6 +132,7 @@ def gateway_worker(settings: Settings, name: str) -> int:
 
     owner = f"{name}.{bits(32):08x}"
     board = _board(folder, owner)
+    registry = CollectorRegistry()
     ledger, tend_ledger = open_ledger(settings, folder, clock, emit)
     parts = Parts(
         dialler=dialler,
@@ -139,16 +150,23 @@ def gateway_worker(settings: Settings, name: str) -> int:
         register=QuarantineRegister(folder.quarantine, clock.now, unix_s),
         board=board,
         ledger=ledger,
-        beside=() if tend_ledger is None else (tend_ledger,),
+        beside=(
+            *(() if tend_ledger is None else (tend_ledger,)),
+            partial(show_metrics, folder.metrics(name), registry),
+        ),
+        registry=registry,
         shelf=shelf if settings.journal.on else None,
         owner=owner,
         farewell=farewell,
         descriptors=descriptors,
         smaller=_smaller(settings),
+        access=_access(settings, folder, name),
+        look_at_keys=KeyFiles(folder.keys).look,
     )
 
     async def serve() -> None:
         leave, loop = asyncio.Event(), asyncio.get_running_loop()
+        keep_quiet(loop)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, leave.set)
         settle()
@@ -170,6 +188,13 @@ def descriptors() -> tuple[int, int]:
     """File descriptors that this process has open, and how many it may have."""
     with os.scandir("/proc/self/fd") as entries:
         return sum(1 for _ in entries), resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
+def _access(settings: Settings, folder: Folder, name: str) -> Access | None:
+    """The access log where one is kept. Raises OSError."""
+    if not settings.gateway.access_log:
+        return None
+    return Access(AccessFile(folder.access(name)).write, MonotonicClock().now, unix_s)
 
 
 def _smaller(settings: Settings) -> SmallerModel | None:

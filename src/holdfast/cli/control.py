@@ -3,14 +3,16 @@
 import argparse
 import signal
 import socket
+import ssl
 import sys
 from pathlib import Path
 
 import uvicorn
+from starlette.applications import Starlette
 
 from holdfast.app.announce import announce
 from holdfast.app.control import control_plane
-from holdfast.domain.settings import BadSettings
+from holdfast.domain.settings import BadSettings, Control
 from holdfast.store.folder import kept_settings
 
 
@@ -32,15 +34,34 @@ def run(args: argparse.Namespace) -> int:
         print(f"holdfast control: {error}", file=sys.stderr)
         return 2
     plane = control_plane(settings, lambda health: announce("control", f"{where.host}:{where.port}", health=health))
-    server = uvicorn.Server(
-        uvicorn.Config(plane.app, log_level="warning", access_log=False, timeout_graceful_shutdown=2)
-    )
+    try:
+        config = _config(plane.app, where)
+    except (OSError, ValueError) as error:
+        print(f"holdfast control: [control] tls_cert, tls_key, tls_client_ca can't be used: {error}", file=sys.stderr)
+        return 2
+    server = uvicorn.Server(config)
     # uvicorn raises the signal that stopped it once more when it has ended; here that would look like a crash
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     with listener:
         server.run(sockets=[listener])
     plane.health.stop()
     return 0
+
+
+def _config(app: Starlette, where: Control) -> uvicorn.Config:
+    """With the certificates read. Raises OSError (ssl.SSLError is one), ValueError."""
+    config = uvicorn.Config(
+        app,
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=2,
+        ssl_certfile=where.tls_cert or None,
+        ssl_keyfile=where.tls_key or None,
+        ssl_ca_certs=where.tls_client_ca or None,
+        ssl_cert_reqs=ssl.CERT_REQUIRED if where.tls_client_ca else ssl.CERT_NONE,
+    )
+    config.load()
+    return config
 
 
 def _family(host: str) -> socket.AddressFamily:

@@ -7,6 +7,7 @@ import select
 import signal
 import sys
 
+from holdfast.app.acts import write_down_if_it_can
 from holdfast.app.supervisor import Busy, keep
 from holdfast.domain.event import Event, ProcessStopped
 from holdfast.domain.settings import BadSettings
@@ -33,6 +34,7 @@ def run(args: argparse.Namespace) -> int:
         if not folder.root.is_dir():
             print(f"Nothing to stop: {folder.root} does not exist.")
             return 0
+        write_down_if_it_can(folder, "down")
         pid = holder(folder.lock)
         if pid:
             patience_s = settings.gateway.drain_s + settings.replica.drain_s + SLACK_S

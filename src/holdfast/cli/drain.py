@@ -27,7 +27,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def run(args: argparse.Namespace) -> int:
     """Drain. 0: the processes are gone. 1: refused, or not done (yet). 2: the settings can't be used."""
     try:
-        wisher = Wisher(load_settings(args.settings))
+        wisher = Wisher(load_settings(args.settings), "drain")
         site = wisher.processes()
         asked = wisher.wish(lambda now: wishes.drain(now, site, args.target, args.why, args.force))
     except (BadSettings, OSError) as error:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from holdfast.app.worker import gateway_worker
 from holdfast.domain.settings import BadSettings
+from holdfast.host.discretion import be_discreet
 from holdfast.store.folder import kept_settings
 
 
@@ -22,6 +23,7 @@ def run(args: argparse.Namespace) -> int:
     """Serve until SIGTERM and the answers are drained. 2: it could not start; one sentence on stderr says why."""
     try:
         settings = kept_settings(args.settings)
+        be_discreet(settings.guard.core_dumps)
         return gateway_worker(settings, args.name)
     except (BadSettings, OSError) as error:
         print(f"holdfast gateway: {error}", file=sys.stderr)

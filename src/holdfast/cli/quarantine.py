@@ -2,16 +2,16 @@
 
 import argparse
 import sys
-from pathlib import Path
 
 import msgspec
 from rich.console import Console
 from rich.table import Table
 
+from holdfast.app.acts import write_down_if_it_can
 from holdfast.domain.settings import BadSettings
 from holdfast.host.clock import unix_s
 from holdfast.store import quarantine
-from holdfast.store.folder import folder_of
+from holdfast.store.folder import Folder, folder_of
 from holdfast.store.settings_file import load_settings
 
 
@@ -28,14 +28,14 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def run(args: argparse.Namespace) -> int:
     """0: listed, or let in again. 1: no such fingerprint. 2: asked wrongly."""
     try:
-        folder = folder_of(load_settings(args.settings)).quarantine
+        site = folder_of(load_settings(args.settings))
     except BadSettings as error:
         print(f"holdfast quarantine: {error}", file=sys.stderr)
         return 2
     if args.what == "forget":
-        return _forget(args, folder)
+        return _forget(args, site)
     now = unix_s()
-    found = quarantine.sentences(folder, now)
+    found = quarantine.sentences(site.quarantine, now)
     if args.json:
         sys.stdout.write(msgspec.json.encode(found).decode() + "\n")
     elif not found:
@@ -48,17 +48,18 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _forget(args: argparse.Namespace, folder: Path) -> int:
+def _forget(args: argparse.Namespace, site: Folder) -> int:
     if not args.fingerprint:
         print("holdfast quarantine: forget whom? `holdfast quarantine` lists the fingerprints.", file=sys.stderr)
         return 2
     try:
-        known = quarantine.forget(folder, args.fingerprint)
+        known = quarantine.forget(site.quarantine, args.fingerprint)
     except OSError as error:
         print(f"holdfast quarantine: {error}", file=sys.stderr)
         return 2
     if not known:
         print(f"holdfast quarantine: {args.fingerprint} is not on the list.", file=sys.stderr)
         return 1
+    write_down_if_it_can(site, "quarantine_forget", fingerprint=args.fingerprint)
     print(f"{args.fingerprint} is let in again.")
     return 0

@@ -20,6 +20,7 @@ from holdfast.cli.start_faults import start_fault
 from holdfast.domain.address import parse_address
 from holdfast.domain.fault import Fault
 from holdfast.host.clock import MonotonicClock
+from holdfast.host.discretion import be_discreet, keep_quiet
 from holdfast.host.health import HealthServer
 from holdfast.pearl.config import model_type_of
 from holdfast.pearl.listen import address_of, claim
@@ -74,6 +75,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         default=0.0,
         help="wait so long, when idle, for more answers that nobody streams",
     )
+    add("--core-dumps", action="store_true", help="let a crash leave a core file, with prompts in it")
     add("--still-s", type=_seconds, default=10.0, help="not healthy when no step was made for so long (default 10)")
     scripted = parser.add_argument_group("scripted engine: answers known beforehand, for drills and measurements")
     add = scripted.add_argument
@@ -101,7 +103,8 @@ def run(args: argparse.Namespace) -> int:
     """Run until drained. 0: left as told. 2: could not start; one sentence on stderr says why."""
     clock = MonotonicClock()
     began = clock.now()
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO)
+    be_discreet(args.core_dumps)
     try:
         replica = _prepare(args, clock)
     except (Fault, OSError, ValueError, MemoryError, RuntimeError) as error:
@@ -189,6 +192,7 @@ def _open_core(args: argparse.Namespace) -> OpenCore:
 
 async def _serve(replica: _Replica, drain_s: float, ready: Callable[[], None]) -> None:
     loop = asyncio.get_running_loop()
+    keep_quiet(loop)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, replica.server.drain, drain_s)
     ready()

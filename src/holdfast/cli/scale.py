@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"holdfast scale: {args.count!r} is neither a whole number nor `auto`", file=sys.stderr)
         return 2
     try:
-        wisher = Wisher(load_settings(args.settings))
+        wisher = Wisher(load_settings(args.settings), "scale")
         asked = wisher.wish(lambda now: wishes.scale(now, count, wisher.settings.scaling, args.force))
     except (BadSettings, OSError) as error:
         print(f"holdfast scale: {error}", file=sys.stderr)

@@ -26,7 +26,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def run(args: argparse.Namespace) -> int:
     """Undrain. 0: it serves. 1: refused, or it does not come up. 2: the settings can't be used."""
     try:
-        wisher = Wisher(load_settings(args.settings))
+        wisher = Wisher(load_settings(args.settings), "undrain")
         site = wisher.processes()
         asked = wisher.wish(lambda now: wishes.undrain(now, site, args.target))
     except (BadSettings, OSError) as error:

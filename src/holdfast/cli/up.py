@@ -10,6 +10,7 @@ from rich.text import Text
 
 from holdfast import __version__
 from holdfast.app.children import devices_of
+from holdfast.app.exposure import who_is_served
 from holdfast.app.supervisor import Busy, keep
 from holdfast.domain import event as events
 from holdfast.domain.event import Event
@@ -69,6 +70,7 @@ def settings_of(file: str) -> Settings:
     """What a site is started with, checked as far as that can be done without starting it. Raises BadSettings."""
     settings = with_model(load_settings(file))
     devices_of(settings.replica.devices)
+    who_is_served(settings)
     return settings
 
 
@@ -81,6 +83,7 @@ def _greet(console: Console, settings: Settings) -> None:
     console.print(
         f"model {settings.model.name}, {count} ({replica.engine} engine), {settings.gateway.workers} gateway worker(s)"
     )
+    console.print(who_is_served(settings))
 
 
 class _Teller:

@@ -30,7 +30,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def run(args: argparse.Namespace) -> int:
     """Upgrade. 0: nothing older runs. 1: refused, or not done (yet). 2: the settings can't be used."""
     try:
-        wisher = Wisher(settings_of(args.settings))
+        wisher = Wisher(settings_of(args.settings), "upgrade")
         if not wisher.supervised:
             print("holdfast upgrade: nobody supervises this site. Start it: holdfast up", file=sys.stderr)
             return 1

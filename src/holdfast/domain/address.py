@@ -1,6 +1,10 @@
 """Addresses of replicas and listeners, as people write them: unix:/run/holdfast/replica-0.sock or 127.0.0.1:7301."""
 
+import re
+
 from msgspec import Struct
+
+LOOPBACK = re.compile(r"localhost|::1|127(\.\d{1,3}){3}")
 
 
 class UnixAddress(Struct, frozen=True):
@@ -31,3 +35,8 @@ def parse_address(text: str) -> UnixAddress | TcpAddress:
     if colon and host and host != "unix" and port.isascii() and port.isdigit() and int(port) <= 65535:
         return TcpAddress(host, int(port))
     raise ValueError(f"{text!r} is not an address: write unix:/path/to.sock or host:port, such as 127.0.0.1:7301")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can speak to who listens there. What is written in another way is taken for open to others."""
+    return LOOPBACK.fullmatch(host) is not None

@@ -241,6 +241,17 @@ class SettingsStale(Event, frozen=True, tag="settings_stale", kw_only=True):
     """Adopted processes run on with settings that are not today's."""
 
 
+class KeysChanged(Event, frozen=True, tag="keys_changed", kw_only=True):
+    """A worker goes by another version of the key file from now on; `live` keys open something."""
+
+    version: int
+    live: int
+
+
+class KeysStale(Event, frozen=True, tag="keys_stale", kw_only=True):
+    """The key file is gone, damaged or an old one: a worker goes on with the keys that it knows."""
+
+
 class SelfDoubted(Event, frozen=True, tag="self_doubted", kw_only=True):
     """The observer found itself unfit to judge (it was late, or everybody was silent at once), and judged nobody."""
 

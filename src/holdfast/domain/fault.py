@@ -64,6 +64,10 @@ class Unauthorised(Fault):
     """The key is missing or unknown."""
 
 
+class Forbidden(Fault):
+    """The key is known, and does not open this."""
+
+
 class Overloaded(Fault):
     """Refused before any replica was touched. `status` is 429 (the caller's own limit) or 503 (all of us are full).
 

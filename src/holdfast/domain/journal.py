@@ -40,13 +40,14 @@ class Damaged(ValueError):
 
 class Kind(IntEnum):
     """BEGIN: a stream, or the whole state of one anew. IDS: plain tokens. RICH: tokens with what hangs on them. END: finish or
-    fault. LEFT: its writer stopped midway, because its reader went away; anybody may go on."""
+    fault. LEFT: its writer stopped midway, because its reader went away; anybody may go on. ERASED: zeros (domain/erasure.py)."""
 
     BEGIN = 1
     IDS = 2
     RICH = 3
     END = 4
     LEFT = 5
+    ERASED = 6
 
 
 class Begun(Struct, frozen=True, array_like=True):
@@ -180,6 +181,11 @@ def _ended(finish: Finish | None, fault: Fault | None) -> End:
         case Poisonous(why=why, fingerprint=fingerprint, until_unix_s=until):
             return End(None, "Poisonous", why, (fingerprint, until))
     return End(None, type(fault).__name__, fault.why)
+
+
+def erased(number: int, size: int) -> bytes:
+    """What stands in place of a record whose body had this size."""
+    return _TAG.pack(Kind.ERASED, number) + bytes(size)
 
 
 # reading

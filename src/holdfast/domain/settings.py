@@ -114,6 +114,25 @@ class Gateway(Struct, frozen=True, forbid_unknown_fields=True):
     key: Annotated[
         str, Meta(description="API key that clients must send as a bearer token. Empty: none is asked for.")
     ] = ""
+    open: Annotated[
+        bool,
+        Meta(
+            description="Serve anybody who reaches an address beyond this machine, with no key at all. Refused without."
+        ),
+    ] = False
+    metrics: Annotated[
+        bool,
+        Meta(
+            description="Whether `/metrics` is answered at this address too, to a key with the scope `metrics` where keys are "
+            "asked for. The control plane always has them."
+        ),
+    ] = True
+    access_log: Annotated[
+        bool,
+        Meta(
+            description="Whether each request leaves a line in `log/NAME.access.jsonl`: never a word of it, never its key."
+        ),
+    ] = False
     body_bytes_max: Annotated[int, Meta(ge=1024, description="Largest request body, in bytes.")] = 4 * 1024 * 1024
     header_bytes_max: Annotated[int, Meta(ge=1024, description="Largest request head, in bytes.")] = 64 * 1024
     header_s: Annotated[Seconds, Meta(description="A request head must be complete within so many seconds.")] = 10.0
@@ -226,6 +245,10 @@ class Guard(Struct, frozen=True, forbid_unknown_fields=True):
     stream_bytes_max: Annotated[
         int, Meta(ge=4096, description="Unread bytes that a worker keeps for one client; the answer waits beyond that.")
     ] = 256 * 1024
+    core_dumps: Annotated[
+        bool,
+        Meta(description="Let a gateway worker or replica that crashes leave a core file: prompts and keys are in it."),
+    ] = False
     buffers_bytes_max: Annotated[
         int, Meta(ge=65536, description="Unread bytes of all clients of one worker; beyond it the slowest are cut.")
     ] = 256 * 1024 * 1024
@@ -319,14 +342,23 @@ class ProbeSettings(Struct, frozen=True, forbid_unknown_fields=True):
 class Control(Struct, frozen=True, forbid_unknown_fields=True):
     """The control plane: what the site looks like. Serving goes on without it."""
 
-    host: Annotated[str, Meta(description="Address of the control plane. It asks for no key: keep it local.")] = (
-        "127.0.0.1"
-    )
+    host: Annotated[
+        str,
+        Meta(
+            description="Address of the control plane. Beyond this machine it needs an admin key (`holdfast key create NAME "
+            "--scope admin`) or `tls_client_ca`."
+        ),
+    ] = "127.0.0.1"
     port: Annotated[Port, Meta(description="TCP port of the control plane.")] = 8001
     health_port: Annotated[
         int,
         Meta(ge=0, le=65535, description="TCP port of the site's gRPC health service, on the same address. 0: none."),
     ] = 8002
+    tls_cert: Annotated[str, Meta(description="Its certificate chain, a PEM file. Empty: plain HTTP.")] = ""
+    tls_key: Annotated[str, Meta(description="The certificate's key, a PEM file.")] = ""
+    tls_client_ca: Annotated[
+        str, Meta(description="Only clients with a certificate of these authorities are served: a PEM file.")
+    ] = ""
 
 
 class Settings(Struct, frozen=True, forbid_unknown_fields=True):

@@ -124,6 +124,8 @@ def _refuse_contradictions(settings: Settings, source: str) -> None:
         )
     if settings.restart.first_delay_s > settings.restart.delay_max_s:
         raise BadSettings(f"{source}: [restart] first_delay_s must not be above delay_max_s.")
+    if (control.tls_key or control.tls_client_ca) and not control.tls_cert:
+        raise BadSettings(f"{source}: [control] tls_key and tls_client_ca need a certificate of its own: set tls_cert.")
     if gateway.port == control.port:
         raise BadSettings(
             f"{source}: [gateway] port and [control] port are both {gateway.port}: give one another number."

@@ -19,4 +19,5 @@ class Asker(Struct):
     tenant: str = ""
     client: str = ""
     never_degrade: bool = False  # it would rather have no answer than one that is less
+    key_id: str = ""  # what logs may say of its key
     session: str = ""  # what it calls the answers that belong together

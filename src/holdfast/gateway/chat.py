@@ -45,7 +45,7 @@ class Chat:
         began, who = needs.clock.now(), None
         tally.in_flight += 1
         try:
-            who = asker(request, needs.limits.deadline_s)
+            who = exchange.who = asker(request, needs.limits.deadline_s)
             kept = None
             if needs.screen is not None and (who.idempotency or needs.glance is None):
                 needs.screen(who.key, who.body_bytes)
@@ -108,7 +108,7 @@ class Chat:
                 await self._whole(exchange, telling)
         finally:
             if not telling.again:
-                self._count(telling.reading)
+                self._count(exchange, telling)
 
     async def _several(self, exchange: Exchange, tellings: list[Telling]) -> None:
         """Several choices, in one."""
@@ -124,10 +124,12 @@ class Chat:
                 await write_whole(exchange, tellings, writers, self._tally)
         finally:
             for telling in tellings:
-                self._count(telling.reading)
+                self._count(exchange, telling)
 
-    def _count(self, reading: Reading) -> None:
-        tally = self._tally
+    def _count(self, exchange: Exchange, telling: Telling) -> None:
+        tally, reading = self._tally, telling.reading
+        exchange.tokens_in += len(telling.made.generation.prompt_ids)
+        exchange.tokens_out += reading.tokens
         tally.answers += reading.done
         tally.tokens_out += reading.tokens
         tally.tokens_cached += reading.cached

@@ -12,6 +12,8 @@ from typing import TypeAlias, cast
 
 from msgspec import Struct, field
 
+from holdfast.gateway.access import Access
+from holdfast.gateway.asker import Asker
 from holdfast.gateway.buffers import Lingering
 from holdfast.gateway.incoming import DEAF, IDLE, Hearing, Incoming, Request, Tick
 from holdfast.gateway.metrics import Tally
@@ -19,7 +21,7 @@ from holdfast.gateway.needs import Limits
 from holdfast.gateway.refusals import Refusal, refusal
 
 REASONS = {
-    200: "OK", 400: "Bad Request", 401: "Unauthorized", 404: "Not Found", 405: "Method Not Allowed",
+    200: "OK", 400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 404: "Not Found", 405: "Method Not Allowed",
     408: "Request Timeout", 409: "Conflict", 422: "Unprocessable Content",
     413: "Content Too Large", 429: "Too Many Requests", 431: "Request Header Fields Too Large",
     500: "Internal Server Error", 501: "Not Implemented", 503: "Service Unavailable", 504: "Gateway Timeout",
@@ -49,13 +51,17 @@ class Hall(Struct):
     draining: bool = False
     connections: "set[Connection]" = set()
     crowded: str = ""  # why no further connection is taken
+    access: Access | None = None
     lingering: Lingering = field(default_factory=Lingering)
 
 
 class Exchange:
     """One request and its answer: either `send` or `refuse`, or `open`, any number of `push` and one `shut`."""
 
-    __slots__ = ("_connection", "_hall", "answered", "begun", "follows", "generation", "lingers", "request")
+    __slots__ = (
+        "_connection", "_hall", "answered", "began_s", "begun", "follows", "generation", "lingers", "request",
+        "status", "tokens_in", "tokens_out", "who",
+    )  # fmt: skip
 
     def __init__(self, connection: "Connection", hall: Hall, request: Request) -> None:
         self._connection = connection
@@ -65,6 +71,9 @@ class Exchange:
         self.generation = ""  # whose answer it is
         self.follows = False  # an answer that was begun before
         self.lingers = False  # whether the work goes on for a while when the client is lost
+        self.who: Asker | None = None
+        self.status = self.tokens_in = self.tokens_out = 0
+        self.began_s = 0.0  # only where an access log is kept
 
     @property
     def keeps(self) -> bool:
@@ -84,7 +93,7 @@ class Exchange:
     def send(self, status: int, headers: bytes, body: bytes) -> None:
         """A whole answer. `headers` are complete lines, each with its CRLF."""
         self.begun = self.answered = True
-        hall = self._hall
+        hall, self.status = self._hall, status
         hall.tally.answered(status)
         close = (b"" if self.request.chunked_ok else KEEP_ALIVE) if self.keeps else b"connection: close\r\n"
         length = b"content-length: %d\r\n\r\n" % len(body)
@@ -99,7 +108,7 @@ class Exchange:
 
     def open(self, headers: bytes) -> None:
         """Begin an answer of unknown length."""
-        self.begun = True
+        self.begun, self.status = True, 200
         hall, request = self._hall, self.request
         hall.tally.answered(200)
         if not request.chunked_ok:
@@ -255,9 +264,13 @@ class Connection(asyncio.Protocol):
     # one exchange after the other
 
     def _begin(self, exchange: Exchange) -> None:
-        self._exchange = exchange
+        self._exchange, access = exchange, self._hall.access
+        if access is not None:
+            access.begin(exchange)
         work = self._hall.handle(exchange)
         if work is None:
+            if access is not None:
+                access.end(exchange)
             self._next(exchange)
         else:
             self._task = self._loop.create_task(self._work(exchange, work))
@@ -275,6 +288,8 @@ class Connection(asyncio.Protocol):
                 if not exchange.begun:
                     why = "Holdfast made a mistake; the operator's log has it."
                     exchange.refuse(refusal(500, why, "internal_error"))
+            if self._hall.access is not None:
+                self._hall.access.end(exchange)
             if exchange.answered:
                 self._next(exchange)
             else:

@@ -81,7 +81,7 @@ class Gate:
             Unauthorised: nobody's key.
             Overloaded: over a rate, or there is no way that it could be let in.
         """
-        limits, now = self.tenants.of_key(who.key), self.clock.now()
+        (limits, who.key_id), now = self.tenants.who_is(who.key), self.clock.now()
         who.tenant, who.client = limits.tenant, who.key or address
         who.priority = band = limits.priority if who.priority is None else min(who.priority, limits.priority)
         why = self.refuses(limits, band)

@@ -54,7 +54,7 @@ class Door:
         resumed = Resumed(needs, self.tally, chat)
         tokens = Tokens(needs).pages()
         pages = Pages(needs, chat.answer, resumed.answer, tokens, lambda: self._hall.draining)
-        self._hall = Hall(limits=needs.limits, tally=self.tally, handle=pages.handle, tick=Tick())
+        self._hall = Hall(limits=needs.limits, tally=self.tally, handle=pages.handle, tick=Tick(), access=needs.access)
         self._hall.lingering.linger_s = needs.linger_s
         if needs.streams is not None:
             self._hall.lingering.followed = needs.streams.followed.__getitem__

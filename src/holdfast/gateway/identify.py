@@ -1,22 +1,35 @@
-"""Who asks? The key says which tenant it is; without configured keys nobody is asked (loopback only, by default)."""
+"""Who asks? The key says which tenant it is; without any key nobody is asked (loopback only, by default)."""
 
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
 from msgspec import structs
 
+from holdfast.domain.fault import BadRequest
+from holdfast.domain.key import Scope
 from holdfast.domain.request import Chunk, Generation
 from holdfast.gateway.service import Layer, Service
 from holdfast.gateway.tenants import Tenants
 
 
-def screen(tenants: Tenants) -> Callable[[str, int], None] | None:
+def screen(tenants: Tenants) -> Callable[[str, int], None]:
     """The same question for the door, before a body is parsed: strangers can't make us tokenise megabytes."""
 
     def ask(key: str, body_bytes: int) -> None:
         tenants.of_key(key)
 
-    return ask if tenants.asked else None
+    return ask
+
+
+def screen_metrics(tenants: Tenants, shown: bool) -> Callable[[str], None]:
+    """Who may read the metrics at the API's own address, where they are `shown` there at all."""
+
+    def ask(key: str) -> None:
+        if not shown:
+            raise BadRequest("There are no metrics here; they are at the control plane's address.", code="not_found")
+        tenants.holder_of(key, Scope.METRICS)
+
+    return ask
 
 
 def identify(tenants: Tenants) -> Layer:

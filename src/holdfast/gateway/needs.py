@@ -11,6 +11,7 @@ from holdfast.domain.event import Emit
 from holdfast.domain.ports import Clock
 from holdfast.domain.release import Exactness
 from holdfast.domain.request import Sampling
+from holdfast.gateway.access import Access
 from holdfast.gateway.asker import Asker
 from holdfast.gateway.degrade import Degrader
 from holdfast.gateway.service import Service
@@ -55,6 +56,8 @@ class Needs:
     service: the whole stack of layers. contract: `holdfast.policy.continuation.contract`. ready: may traffic come, and the
     why. unix_s: wall-clock seconds, for `created` and `Date`. bits: `Random(...).getrandbits`, for seeds and request ids.
     screen: called with (key, body bytes) before anything is decoded or tokenised; raises a Fault to refuse cheaply.
+    screen_metrics: likewise, with the key of who asks for the metrics.
+    access: the access log; None: there is none.
     glance: the gate's look at a request for an answer, likewise; it takes its rate and writes down who asks. None: no gate.
     streams: what outlives this worker; None: nothing does. linger_s: how long an answer that can be resumed goes on without a
     reader. descriptors: how many file descriptors are open, and how many may be. degrader: None: nothing is ever given up.
@@ -73,6 +76,8 @@ class Needs:
     limits: Limits = field(default_factory=Limits)
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
     screen: Callable[[str, int], None] | None = None
+    screen_metrics: Callable[[str], None] = lambda key: None
+    access: Access | None = None
     glance: Callable[[Asker, str], None] | None = None
     streams: Streams | None = None
     linger_s: float = 10.0

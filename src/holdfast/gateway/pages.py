@@ -113,10 +113,14 @@ class Pages:
 
     def _allowed(self, exchange: Exchange) -> bool:
         """Whether the caller may look; answers for itself when not."""
-        if self._needs.screen is None:
+        screen = self._needs.screen
+        if screen is None:
             return True
+        return self._passes(exchange, lambda key: screen(key, 0))
+
+    def _passes(self, exchange: Exchange, screen: Callable[[str], None]) -> bool:
         try:
-            self._needs.screen(bearer(exchange.request), 0)
+            screen(bearer(exchange.request))
         except Fault as fault:
             exchange.refuse(refusal_for(fault), self._id(exchange))
             return False
@@ -156,5 +160,7 @@ class Pages:
         exchange.send(200, JSON_TYPE + self._id(exchange), described())
 
     def _metrics(self, exchange: Exchange) -> None:
+        if not self._passes(exchange, self._needs.screen_metrics):
+            return
         kind = f"content-type: {CONTENT_TYPE_LATEST}\r\n".encode()
         exchange.send(200, kind + self._id(exchange), generate_latest(self._needs.registry))

@@ -54,7 +54,7 @@ class Register(Protocol):
         old at most; not even that with `anew`."""
         ...
 
-    def condemn(self, fingerprint: str, until_unix_s: float, why: str) -> None: ...
+    def condemn(self, fingerprint: str, until_unix_s: float, why: str, tenant: str = "") -> None: ...
 
 
 @dataclass
@@ -86,7 +86,7 @@ class OwnRegister:
     def condemned(self, anew: bool = False) -> Mapping[str, float]:
         return self.until
 
-    def condemn(self, fingerprint: str, until_unix_s: float, why: str) -> None:
+    def condemn(self, fingerprint: str, until_unix_s: float, why: str, tenant: str = "") -> None:
         self.until[fingerprint] = until_unix_s
 
 
@@ -244,7 +244,7 @@ class Quarantine:
     def _condemned(self, attempt: Generation, case: _Case, verdict: Condemned) -> Poisonous:
         """Put it on the register. Its name stays on the door of the dead engine."""
         until = self.unix_s() + self.keep_s
-        self.register.condemn(case.fingerprint, until, verdict.why)
+        self.register.condemn(case.fingerprint, until, verdict.why, attempt.tenant)
         self.emit(
             RequestCondemned(generation=attempt.id, fingerprint=case.fingerprint, until_unix_s=until, why=verdict.why)
         )

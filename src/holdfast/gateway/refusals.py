@@ -12,6 +12,7 @@ from holdfast.domain.fault import (
     Expired,
     Fault,
     Fenced,
+    Forbidden,
     NoReplica,
     Overloaded,
     Poisonous,
@@ -22,6 +23,7 @@ JSON_TYPE = b"content-type: application/json\r\n"
 TYPES = {
     400: "invalid_request_error",
     401: "authentication_error",
+    403: "permission_error",
     404: "invalid_request_error",
     405: "invalid_request_error",
     408: "invalid_request_error",
@@ -36,6 +38,7 @@ TYPES = {
     504: "timeout_error",
 }
 BY_CODE = {
+    "not_found": 404,
     "model_not_found": 404,
     "stream_not_found": 404,
     "idempotency_in_progress": 409,
@@ -97,6 +100,8 @@ def refusal_for(fault: Fault) -> Refusal:
             return refusal(BY_CODE.get(word, 400), why, word, RETRY_S.get(word, 0.0), param)
         case Unauthorised(why=why):
             return refusal(401, why, "invalid_api_key")
+        case Forbidden(why=why):
+            return refusal(403, why, "scope_missing")
         case Overloaded():
             return over_limit(fault)
         case Poisonous(why=why):

@@ -65,7 +65,7 @@ class Tokens:
     ) -> None:
         needs, request = self._needs, exchange.request
         try:
-            who = asker(request, needs.limits.deadline_s)
+            who = exchange.who = asker(request, needs.limits.deadline_s)
             if needs.glance is not None:
                 needs.glance(who, exchange.address)
             elif needs.screen is not None:

@@ -11,14 +11,18 @@ from functools import lru_cache, partial
 from typing import Any
 
 from msgspec import structs
+from prometheus_client import CollectorRegistry
 
+from holdfast.domain.address import is_loopback
 from holdfast.domain.board import Board, Ledger, Rate, WorkerView
 from holdfast.domain.dialect import Dialect, ThinkingEnd
 from holdfast.domain.event import Emit
+from holdfast.domain.key import Looked
 from holdfast.domain.ports import Clock, Shelf
 from holdfast.domain.release import Exactness, Release
 from holdfast.domain.roster import Roster
 from holdfast.domain.settings import Settings
+from holdfast.gateway.access import Access
 from holdfast.gateway.archive import Archive
 from holdfast.gateway.board_metrics import BoardCollector
 from holdfast.gateway.degrade import Degrader, LadderCollector, degrader_of
@@ -27,8 +31,9 @@ from holdfast.gateway.gate import Gate
 from holdfast.gateway.gate_metrics import GateCollector
 from holdfast.gateway.gate_view import Ears, view_of
 from holdfast.gateway.http import Door
-from holdfast.gateway.identify import screen
+from holdfast.gateway.identify import screen, screen_metrics
 from holdfast.gateway.journal import Journal
+from holdfast.gateway.keys import KeyWatch
 from holdfast.gateway.lane import Turns
 from holdfast.gateway.lines import Dialler, Lines
 from holdfast.gateway.metrics import Tally
@@ -38,7 +43,7 @@ from holdfast.gateway.smaller import Second, SmallerModel, stand_in
 from holdfast.gateway.stack import Moving, Wiring, stack
 from holdfast.gateway.streams import Streams
 from holdfast.gateway.telling import OwnBoard, Teller
-from holdfast.gateway.tenants import tenants_of
+from holdfast.gateway.tenants import Tenants, tenants_of
 from holdfast.gateway.vigil import Vigil
 from holdfast.gateway.watch import Watch
 from holdfast.policy.admission import Admission
@@ -62,6 +67,8 @@ class Parts:
     this life of this worker in it; `farewell` is called at the end, with whether somebody may still ask for what lies there.
     `descriptors`: see Needs. `board` and `ledger` are what it shares with the other workers: counts, views, rates, quotas.
     `beside`: what must run as long as it serves. `smaller`: the model that answers on a rung of the ladder; None: there is none.
+    `access` takes down each request; None: nothing does. `look_at_keys` reads the key ring of the site. The door's figures are in
+    `registry`.
     """
 
     dialler: Dialler
@@ -85,6 +92,9 @@ class Parts:
     ledger: Ledger = field(default_factory=OwnLedger)
     beside: tuple[Callable[[], Coroutine[Any, Any, None]], ...] = ()
     smaller: SmallerModel | None = None
+    access: Access | None = None
+    registry: CollectorRegistry = field(default_factory=CollectorRegistry)
+    look_at_keys: Callable[[], Looked] = lambda: Looked(None)
 
 
 async def work(settings: Settings, parts: Parts, leave: asyncio.Event) -> None:
@@ -102,6 +112,7 @@ async def work(settings: Settings, parts: Parts, leave: asyncio.Event) -> None:
     read_roster = of_model(parts.read_roster)
     follower = Follower(lines, read_roster, clock)
     vigil = Vigil(lines, clock)
+    keys = keys_of(settings, parts, wiring)
     archive, wiring = journalled(settings, parts, wiring)
     journal = wiring.journal
     needs = needs_of(settings, parts, wiring, archive)
@@ -111,7 +122,7 @@ async def work(settings: Settings, parts: Parts, leave: asyncio.Event) -> None:
     wiring.gate.refuses = degrader.refuses
     needs.registry.register(LadderCollector(degrader))
     needs = replace(needs, degrader=degrader)
-    second = second_of(settings, parts, needs, degrader)
+    second = second_of(settings, parts, needs, degrader, wiring.gate.tenants)
     if second is not None:
         needs = replace(needs, smaller=second.smaller)
         wiring.gate.elsewhere = second.smaller.takes
@@ -124,7 +135,7 @@ async def work(settings: Settings, parts: Parts, leave: asyncio.Event) -> None:
     host, port = await door.serve(parts.listener or (settings.gateway.host, settings.gateway.port))
     parts.announce(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
     running = [watch.run(), follower.run(), vigil.run(), ears.run(clock), teller.run(), degrader.run()]
-    running += [one() for one in parts.beside]
+    running += [keys.run(clock), *(one() for one in parts.beside)]
     running += second.running if second is not None else ()
     running += [journal.run()] if journal is not None else ()
     turning = [asyncio.create_task(one) for one in running]
@@ -148,7 +159,16 @@ async def work(settings: Settings, parts: Parts, leave: asyncio.Event) -> None:
             parts.farewell(owes)
 
 
-def second_of(settings: Settings, parts: Parts, main: Needs, degrader: Degrader) -> Second | None:
+def keys_of(settings: Settings, parts: Parts, wiring: Wiring) -> KeyWatch:
+    """The watch over the key ring, which has looked once."""
+    gateway = settings.gateway
+    unkeyed = gateway.open or is_loopback(gateway.host)
+    watch = KeyWatch(wiring.gate.tenants, parts.look_at_keys, parts.unix_s, parts.emit, unkeyed)
+    watch.look()
+    return watch
+
+
+def second_of(settings: Settings, parts: Parts, main: Needs, degrader: Degrader, tenants: Tenants) -> Second | None:
     """The smaller model, as a gateway of its own beside `main`."""
     model, clock = parts.smaller, parts.clock
     if model is None:
@@ -159,7 +179,7 @@ def second_of(settings: Settings, parts: Parts, main: Needs, degrader: Degrader)
     )
     named = structs.replace(settings, model=structs.replace(settings.model, name=model.name))
     wiring = wire(named, theirs)
-    wiring.gate.refuses, lines = degrader.refuses, wiring.lines
+    wiring.gate.refuses, wiring.gate.tenants, lines = degrader.refuses, tenants, wiring.lines
     watch = Watch(lines, patience_of(settings), clock, parts.emit)
     if wiring.moving is not None:
         watch.departures.lane = wiring.moving.turns.lane
@@ -305,6 +325,9 @@ def needs_of(settings: Settings, parts: Parts, wiring: Wiring, archive: Archive 
         linger_s=settings.journal.linger_s,
         descriptors=parts.descriptors,
         screen=screen(wiring.gate.tenants),
+        access=parts.access,
+        registry=parts.registry,
+        screen_metrics=screen_metrics(wiring.gate.tenants, gateway.metrics),
         glance=wiring.gate.glance,
         dialect=parts.dialect,
         card=lambda: card_of(lines.release()),

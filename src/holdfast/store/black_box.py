@@ -2,8 +2,8 @@
 
 A replica opens a file at its start and writes its boot id on the first line. Whatever comes after that line was written while
 it died: by faulthandler (a signal that the process raised itself, such as a segmentation fault) or by its own last act (an
-exception out of the engine). Nothing after the line means that it was ended from outside. Reading costs a few microseconds,
-so a gateway can ask in the moment in which a connection breaks.
+exception out of the engine: its kind and place, never its message). Nothing after the line means that it was ended from
+outside. Reading costs a few microseconds, so a gateway can ask in the moment in which a connection breaks.
 """
 
 import faulthandler
@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 from types import TracebackType
 
+from holdfast.domain.last_words import told_of
 from holdfast.store import snapshot
 
 READ_BYTES_MAX = 4096
@@ -59,4 +60,4 @@ class LastWords:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if isinstance(error, Exception):
-            os.write(self._fd, f"{type(error).__name__}: {error}\n".encode("utf-8", "replace"))
+            os.write(self._fd, f"{told_of(error)}\n".encode("utf-8", "replace"))

@@ -5,7 +5,9 @@ settings.json   what the site runs with; children read it
 roster.json     who may take traffic; gateway workers poll it
 wishes.json     what an operator wants beyond the settings: drained replicas, upgrades
 site.json       what the supervisor last saw; the control plane shows it
+keys.json       API keys, as digests; see store/keys.py
 events.jsonl    what happened
+audit.jsonl     what was done, by whom; see store/audit.py
 birth/ run/     what the supervisor wrote at a child's start, and what the child says once it is ready
 log/            one log a process
 sock/           unix sockets, elsewhere when this folder's path is too long for one
@@ -65,6 +67,14 @@ class Folder(Struct, frozen=True):
         return self.root / "wishes.json"
 
     @property
+    def keys(self) -> Path:
+        return self.root / "keys.json"
+
+    @property
+    def audit(self) -> Path:
+        return self.root / "audit.jsonl"
+
+    @property
     def events(self) -> Path:
         return self.root / "events.jsonl"
 
@@ -81,8 +91,15 @@ class Folder(Struct, frozen=True):
     def log(self, name: str) -> Path:
         return self.root / "log" / f"{name}.log"
 
+    def access(self, name: str) -> Path:
+        return self.root / "log" / f"{name}.access.jsonl"
+
     def socket(self, name: str) -> Path:
         return self.sockets / f"{name}.sock"
+
+    def metrics(self, name: str) -> Path:
+        """Where a gateway worker shows its metrics."""
+        return self.sockets / f"{name}.pm"
 
     def handover(self, name: str) -> Path:
         """Where a gateway worker gives the listening socket back to a new supervisor."""

@@ -26,12 +26,13 @@ KEPT_CELLS_MAX = 64  # of engines that are dead: their names stay on the door fo
 
 
 class Sentence(Struct, frozen=True, kw_only=True):
-    """One entry of the list. Times are unix seconds."""
+    """One entry of the list, and whose request it was. Times are unix seconds."""
 
     fingerprint: str
     why: str
     at: float
     until_unix_s: float
+    tenant: str = ""
 
 
 def sentences(folder: Path, unix_s: float) -> list[Sentence]:
@@ -75,9 +76,10 @@ class QuarantineRegister:
             self._look()
         return self._known
 
-    def condemn(self, fingerprint: str, until_unix_s: float, why: str) -> None:
+    def condemn(self, fingerprint: str, until_unix_s: float, why: str, tenant: str = "") -> None:
         """Refuse it from now on, on the whole machine where the folder can be written."""
-        sentence = Sentence(fingerprint=fingerprint, why=why, at=self._unix_s(), until_unix_s=until_unix_s)
+        at = self._unix_s()
+        sentence = Sentence(fingerprint=fingerprint, why=why, at=at, until_unix_s=until_unix_s, tenant=tenant)
         try:
             snapshot.put(self._folder / fingerprint, sentence)
         except OSError:

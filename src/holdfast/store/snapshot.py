@@ -20,13 +20,14 @@ MEMORY = Path("/dev/shm")
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})  # a disk that takes nothing more
 
 
-def write(path: Path, data: bytes, mode: int = 0o600) -> None:
+def write(path: Path, data: bytes, mode: int = 0o600, lasting: bool = False) -> None:
     """Replace the file by atomic rename; on a disk that takes nothing more, its spare. The folder must exist. Raises OSError.
 
-    There is no fsync: what lies here describes running processes, and is worth nothing after a power cut.
+    There is no fsync, unless it is to be `lasting`: most of what lies here describes running processes, and is worth nothing
+    after a power cut.
     """
     try:
-        _replace(path, data, mode)
+        _replace(path, data, mode, lasting)
     except OSError as error:
         if error.errno not in FULL:
             raise
@@ -96,13 +97,27 @@ def _own(spares: Path) -> None:
             raise PermissionError(errno.EPERM, "this folder is somebody else's", str(place))
 
 
-def _replace(path: Path, data: bytes, mode: int) -> None:
+def _replace(path: Path, data: bytes, mode: int, lasting: bool = False) -> None:
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     fd = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
     try:
         with os.fdopen(fd, "wb") as file:
             file.write(data)
+            if lasting:
+                file.flush()
+                os.fsync(file.fileno())
         scratch.rename(path)
+        if lasting:
+            _sync(path.parent)
     except OSError:
         scratch.unlink(missing_ok=True)
         raise
+
+
+def _sync(folder: Path) -> None:
+    """See that a rename outlives a power cut."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -17,8 +17,8 @@ PERSON = {
         "ages": {
             "type": "array",
             "items": {"type": "integer", "minimum": 0, "maximum": 150},
-            "minItems": 12,
-            "maxItems": 14,
+            "minItems": 40,
+            "maxItems": 44,
         },
     },
     "required": ["name", "ages"],
@@ -26,14 +26,14 @@ PERSON = {
 }
 TOOL = {"type": "function", "function": {"name": "register", "strict": True, "parameters": PERSON}}
 ASKS: dict[str, dict[str, Any]] = {
-    "choices": {"n": 3, "ignore_eos": True, "max_tokens": 60},
+    "choices": {"n": 3, "ignore_eos": True, "max_tokens": 150},
     "thought": {
         "response_format": {"type": "json_schema", "json_schema": {"name": "p", "schema": PERSON}},
         "thinking": {"type": "enabled"},
-        "max_tokens": 600,
+        "max_tokens": 700,
     },
     "live": {"tools": [TOOL], "tool_choice": "required", "parallel_tool_calls": False, "tool_stream": "live"},
-    "raw": {"prompt": ["Once upon a time", "The"], "ignore_eos": True, "max_tokens": 60},
+    "raw": {"prompt": ["Once upon a time", "The"], "ignore_eos": True, "max_tokens": 150},
 }
 
 
@@ -53,7 +53,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 def told(site: Site, ask: dict[str, Any], kills: str = "") -> tuple[dict[int, list[str]], int]:
     """Reasoning, content, arguments and finish of each choice of a stream, and how often it moved; `kills` loses a replica."""
     said: dict[int, list[str]] = {}
-    fields = {"model": "pearl", "seed": 8, "max_tokens": 300, "stream": True, "stream_options": {"include_usage": True}}
+    fields = {"model": "pearl", "seed": 8, "max_tokens": 500, "stream": True, "stream_options": {"include_usage": True}}
     body = fields | ({} if "prompt" in ask else {"messages": [{"role": "user", "content": "Go on."}]}) | ask
     url = f"{site.url}/{'completions' if 'prompt' in ask else 'chat/completions'}"
     with httpx.stream("POST", url, json=body, timeout=60, trust_env=False) as answer:
@@ -82,8 +82,8 @@ def _lines(lines: Iterator[str], site: Site, kills: str) -> Iterator[str]:
 
 
 def disturbed(site: Site, ask: dict[str, Any]) -> dict[int, list[str]]:
-    """The same, moved once at least: one of two replicas had it."""
-    for name in ("replica-0", "replica-1"):
+    """The same, moved once at least: one of two replicas had it. On a busy machine it may have been done before it was killed."""
+    for name in ("replica-0", "replica-1") * 3:
         pid = site.pid(name)
         said, moves = told(site, ask, name)
         site.wait(f"{name} back", lambda name=name, pid=pid: site.pid(name) not in (0, pid) and len(site.roster()) == 2)

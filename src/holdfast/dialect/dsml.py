@@ -19,6 +19,7 @@ from holdfast.dialect.calls import Calls
 from holdfast.dialect.parser import DSML, MarkerParser
 from holdfast.domain.dialect import Said
 
+BEGINNINGS = (f"<{DSML}", f"</{DSML}")  # of any tag
 Piece = tuple[bool, str]  # the format's own text (markers in it count), or what somebody said
 
 
@@ -81,18 +82,21 @@ def _partly(tag: str) -> str:
 
 
 class Patterns:
-    """The tags of one generation, ready to be looked for. Names hold no quote, no angle bracket and no line break: so a tag that
-    is not whole when another one begins never will be, and what is found does not hang on how the text came."""
+    """The tags of one generation, ready to be looked for. No name holds the beginning of a tag: so a tag that is not whole when
+    another one begins never will be, and what is found does not hang on how the text came."""
 
     def __init__(self, tags: Tags) -> None:
-        name = r' name="([^"<>\n]*)"'
-        invoke = re.escape(tags.opening(tags.invoke)) + name + ">"
-        parameter = re.escape(tags.opening(tags.parameter)) + name + r'(?: string="(true|false)")?>'
+        name = r' name="(?P<{}>(?:(?!</?' + DSML + r').)*?)"'
+        invoke = re.escape(tags.opening(tags.invoke)) + name.format("name") + ">"
+        parameter = (
+            re.escape(tags.opening(tags.parameter)) + name.format("key") + r'(?: string="(?P<string>true|false)")?>'
+        )
         end, done = re.escape(tags.closing(tags.block)), re.escape(tags.closing(tags.invoke))
         self.open = tags.opening(tags.block) + ">"
         self.value_end = tags.closing(tags.parameter)
-        self.block = re.compile(f"(?P<invoke>{invoke})|(?P<end>{end})")
-        self.invoke = re.compile(f"(?P<parameter>{parameter})|(?P<done>{done})|(?P<invoke>{invoke})|(?P<end>{end})")
+        self.block = re.compile(f"(?P<invoke>{invoke})|(?P<end>{end})", re.DOTALL)
+        inside = f"(?P<parameter>{parameter})|(?P<done>{done})|(?P<invoke>{invoke})|(?P<end>{end})"
+        self.invoke = re.compile(inside, re.DOTALL)
         self.may_open = re.compile(r"\n{0,2}" + _partly(self.open) + r"\Z")
         self.may_end = re.compile(_partly(self.value_end) + r"\Z")
 
@@ -158,11 +162,10 @@ class CallReader:
         pattern = self._patterns.block if self._state == State.BLOCK else self._patterns.invoke
         found = pattern.search(self._held, self._looked)
         if found is None:
-            at = self._held.rfind("<")
-            self._looked = at if at >= 0 else len(self._held)
+            at = max(self._held.rfind(beginning) for beginning in BEGINNINGS)
+            self._looked = at if at >= 0 else max(len(self._held) - len(BEGINNINGS[1]), 0)
             return False
         kind, held = found.lastgroup, self._held
-        tag = found[kind or 0]
         rest = held[found.end() :]
         if kind in ("done", "invoke", "end") and self._calls.open:
             self._calls.add("}" if self._parameters else "{}")
@@ -174,18 +177,17 @@ class CallReader:
         elif kind == "done":
             self._enter(State.BLOCK, rest)
         elif kind == "invoke":
-            self._calls.begin(tag[tag.index('"') + 1 : -2])
+            self._calls.begin(found["name"])
             self._called, self._parameters = True, 0
             self._enter(State.INVOKE, rest)
         else:
-            self._parameter(tag)
+            self._parameter(found["key"], found["string"])
             self._enter(State.VALUE, rest)
         return True
 
-    def _parameter(self, tag: str) -> None:
+    def _parameter(self, name: str, string: str | None) -> None:
         """Without a word about it, a value is a string."""
-        _, name, _, *more = tag.split('"')
-        self._string = more[:1] != ["false"]
+        self._string = string != "false"
         key = json.dumps(name, ensure_ascii=False)
         self._calls.add(("{" if not self._parameters else ", ") + key + (': "' if self._string else ": "))
         self._parameters += 1

@@ -10,10 +10,12 @@ import importlib
 import importlib.util
 import json
 import random
+import re
 import shutil
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -81,12 +83,17 @@ def offered(tools: list[Tool]) -> list[dict[str, Any]]:
     ]
 
 
-def by_encoder(path: Path) -> Callable[[list[Message], list[Tool], bool, str], str]:
-    """A release's own program, called as SGLang does: tools belong to the first system turn."""
+def module_of(path: Path) -> Any:
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    return module
+
+
+def by_encoder(path: Path) -> Callable[[list[Message], list[Tool], bool, str], str]:
+    """A release's own program, called as SGLang does: tools belong to the first system turn."""
+    module = module_of(path)
 
     def render(messages: list[Message], tools: list[Tool], thinking: bool, effort: str) -> str:
         told = [client(message) for message in messages]
@@ -173,6 +180,33 @@ def text_of(dialect: Dialect, ids: list[int]) -> str:
     return b"".join(map(dialect.bytes_of, ids)).decode()
 
 
+def misread(path: Path, dialect: Dialect, count: int) -> int:
+    """Answers that the release's own program reads differently, of random ones that it wrote itself."""
+    module, chance, wrong = module_of(path), random.Random(11), 0
+    for _ in range(count):
+        said = [m for m in conversation(chance, True, False) if m.role == "assistant" and (m.calls or m.reasoning)][:1]
+        if not said or "\n" in said[0].content[-1:]:  # it can't tell such a line break from those before a block
+            continue
+        prompt = module.encode_messages([client(USER)], "thinking")
+        answer = module.encode_messages([client(USER), client(said[0])], "thinking").removeprefix(prompt)
+        theirs = module.parse_message_from_completion_text(answer, "thinking")
+        parser = dialect.parser(dialect.render([USER], [], True, False))
+        ids = []
+        for i, part in enumerate(re.split("(</think>|｜DSML｜)", answer.removesuffix(EOS))):
+            ids += [marker(dialect, part)] if i % 2 else dialect.encode(part)
+        heard = [*(parser.feed([token]) for token in ids), parser.end()]
+        calls = [(call["function"]["name"], call["function"]["arguments"]) for call in theirs["tool_calls"]]
+        mine = [(call.name, call.arguments) for one in heard for call in one.calls]
+        content, reasoning = ("".join(getattr(one, part) for one in heard) for part in ("content", "reasoning"))
+        wrong += (mine, content, reasoning) != (calls, theirs["content"], theirs["reasoning_content"])
+    return wrong
+
+
+@lru_cache
+def marker(dialect: Dialect, text: str) -> int:
+    return next(token for token in reversed(range(dialect.vocab_size)) if dialect.bytes_of(token) == text.encode())
+
+
 def opened_folder(place: Path, sources: Path, name: str) -> Dialect:
     """A model folder of this generation."""
     folder = place / name
@@ -231,6 +265,8 @@ def main() -> None:
                     wrong += 1
                     if wrong < 3:
                         print(name, thinking, effort, bool(tools), messages, repr(mine), repr(theirs), sep="\n  ")
+            if name in ("dsv32", "dsv4"):
+                print(f"{name}: {count} random answers, {misread(path, dialect, count)} read differently")
             print(f"{name}: {len(told)} golden texts; {count} random conversations, {wrong} rendered differently")
 
 

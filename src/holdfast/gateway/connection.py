@@ -19,10 +19,11 @@ from holdfast.gateway.needs import Limits
 from holdfast.gateway.refusals import Refusal, refusal
 
 REASONS = {
-    200: "OK", 400: "Bad Request", 401: "Unauthorized", 404: "Not Found", 405: "Method Not Allowed",
-    408: "Request Timeout", 409: "Conflict", 422: "Unprocessable Content",
+    200: "OK", 204: "No Content", 400: "Bad Request", 401: "Unauthorized", 404: "Not Found", 405: "Method Not Allowed",
+    408: "Request Timeout", 409: "Conflict", 417: "Expectation Failed", 422: "Unprocessable Content",
     413: "Content Too Large", 429: "Too Many Requests", 431: "Request Header Fields Too Large",
     500: "Internal Server Error", 501: "Not Implemented", 503: "Service Unavailable", 504: "Gateway Timeout",
+    505: "HTTP Version Not Supported",
 }  # fmt: skip
 STATUS_LINES = {code: f"HTTP/1.1 {code} {reason}\r\n".encode() for code, reason in REASONS.items()}
 KEEP_ALIVE = b"connection: keep-alive\r\n"  # HTTP/1.0 clients want to be told

@@ -24,6 +24,9 @@ class Limits(Struct, frozen=True, kw_only=True):
     body_bytes_max: int = 4 * 1024 * 1024
     head_s: float = 10.0  # first byte of a head to its end; trickling does not extend it
     body_s: float = 30.0  # end of the head to the end of the body
+    headers_max: int = 100
+    bytes_per_s_min: float = 1024.0  # a body comes, and an answer is taken, at this pace at least
+    rate_grace_s: float = 5.0  # ... after so long
     idle_s: float = 75.0  # an open connection without a request
     stall_s: float = 60.0  # a client that does not read is cut after this
     deadline_s: float = float("inf")  # for a whole answer; x-holdfast-deadline-s may only shorten it

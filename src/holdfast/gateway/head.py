@@ -9,10 +9,11 @@ import re
 from msgspec import Struct
 
 TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
+# Only spaces are trimmed around a value: there are readers that don't take a tab for blank, so one stays a part of it.
 # Possessive throughout (`++`): what does not match fails at once, however long it is.
 LINE = re.compile(rb"([A-Z]{1,20}) ([!-~]++) HTTP/1\.([01])\r\n")
-FIELD = re.compile(rb"(" + TOKEN + rb"):[ \t]*+([^\x00-\x08\x0a-\x1f\x7f]*+)(?=\r\n)")
-FIELDS = re.compile(rb"\r\n(" + TOKEN + rb"):[ \t]*+([^\x00-\x08\x0a-\x1f\x7f]*+)(?=\r\n)")
+FIELD = re.compile(rb"(" + TOKEN + rb"):[ ]*+([^\x00-\x08\x0a-\x1f\x7f]*+)(?=\r\n)")
+FIELDS = re.compile(rb"\r\n(" + TOKEN + rb"):[ ]*+([^\x00-\x08\x0a-\x1f\x7f]*+)(?=\r\n)")
 ABSOLUTE = re.compile(rb"(?i:https?)://([0-9A-Za-z.\-_~:\[\]]+)(/[!-~]*|\?[!-~]*|)")
 HOST = re.compile(
     rb"(?:[0-9A-Za-z_~%!$&'()*+,;=\-]+(?:\.[0-9A-Za-z_~%!$&'()*+,;=\-]+)*\.?|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?"
@@ -70,7 +71,7 @@ def read_head(data: bytes, at: int, end: int, headers_max: int) -> Head:
         raise BadHead(
             431, f"The request has {len(pairs)} headers, the limit is {headers_max}; send fewer.", "head_too_large"
         )
-    headers = {name.lower(): value.rstrip(b" \t") for name, value in pairs}
+    headers = {name.lower(): value.rstrip(b" ") for name, value in pairs}
     if len(headers) != len(pairs):
         _refuse_repeated(headers, pairs)
     if data.find(b"_", begin, end) >= 0:

@@ -49,6 +49,9 @@ class Wire:
     def get_extra_info(self, name: str) -> object:
         return None
 
+    def can_write_eof(self) -> bool:
+        return True
+
     def write_eof(self) -> None:
         self.closed = True
 

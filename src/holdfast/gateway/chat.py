@@ -24,6 +24,7 @@ from holdfast.gateway.journal import digest_of_key
 from holdfast.gateway.marks import Mark, Rest
 from holdfast.gateway.metrics import Tally
 from holdfast.gateway.needs import Needs
+from holdfast.gateway.nesting import refuse_forest
 from holdfast.gateway.openai_wire import decode
 from holdfast.gateway.order import Order, order, order_again, prompt_of, read_note
 from holdfast.gateway.pages import bearer, request_id_line
@@ -189,6 +190,7 @@ class Chat:
 
     async def _made(self, request: Request, who: Asker, needs: Needs) -> Order:
         body, card = request.body, needs.card()
+        refuse_forest(body, needs.limits.json_depth_max, needs.limits.json_nodes_max)
         try:
             ask = decode(body)
             if len(body) < needs.limits.large_text_bytes:

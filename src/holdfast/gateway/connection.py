@@ -13,7 +13,9 @@ from typing import TypeAlias, cast
 from msgspec import Struct, field
 
 from holdfast.gateway.buffers import Lingering
-from holdfast.gateway.incoming import DEAF, IDLE, Hearing, Incoming, Request, Tick
+from holdfast.gateway.cors import Cors
+from holdfast.gateway.crowd import Crowd, Taking
+from holdfast.gateway.incoming import BODY, DEAF, IDLE, Hearing, Incoming, Request, Tick
 from holdfast.gateway.metrics import Tally
 from holdfast.gateway.needs import Limits
 from holdfast.gateway.refusals import Refusal, refusal
@@ -51,17 +53,20 @@ class Hall(Struct):
     connections: "set[Connection]" = set()
     crowded: str = ""  # why no further connection is taken
     lingering: Lingering = field(default_factory=Lingering)
+    crowd: Crowd = field(default_factory=Crowd)
+    cors: Cors | None = None  # for web pages of other origins
 
 
 class Exchange:
     """One request and its answer: either `send` or `refuse`, or `open`, any number of `push` and one `shut`."""
 
-    __slots__ = ("_connection", "_hall", "answered", "begun", "follows", "generation", "lingers", "request")
+    __slots__ = ("_connection", "_hall", "answered", "begun", "follows", "generation", "lines", "lingers", "request")
 
     def __init__(self, connection: "Connection", hall: Hall, request: Request) -> None:
         self._connection = connection
         self._hall = hall
         self.request = request
+        self.lines = b"" if hall.cors is None else hall.cors.lines(request)  # that every answer carries
         self.begun = self.answered = False
         self.generation = ""  # whose answer it is
         self.follows = False  # an answer that was begun before
@@ -88,15 +93,21 @@ class Exchange:
         hall = self._hall
         hall.tally.answered(status)
         close = (b"" if self.request.chunked_ok else KEEP_ALIVE) if self.keeps else b"connection: close\r\n"
-        length = b"content-length: %d\r\n\r\n" % len(body)
+        length = b"content-length: %d\r\n\r\n" % len(body) if status != 204 else b"\r\n"
         if self.request.method == b"HEAD":
             body = b""
-        self._connection.write(b"".join((STATUS_LINES[status], hall.date, headers, close, length, body)))
+        self._connection.write(b"".join((STATUS_LINES[status], hall.date, self.lines, headers, close, length, body)))
 
     def refuse(self, said: Refusal, headers: bytes = b"") -> None:
         """An error as a whole answer."""
         self._hall.tally.refused(said.code)
         self.send(said.status, said.headers + headers, said.body)
+
+    def options(self, allowed: bytes, headers: bytes) -> None:
+        """What may be asked here; a browser also hears whether the page before it may."""
+        cors, methods = self._hall.cors, (b"GET, HEAD" if allowed == b"GET" else allowed) + b", OPTIONS"
+        lines = b"" if cors is None else cors.preflight(self.request, methods)
+        self.send(204, b"allow: %b\r\n%b%b" % (methods, lines, headers), b"")
 
     def open(self, headers: bytes) -> None:
         """Begin an answer of unknown length."""
@@ -107,7 +118,7 @@ class Exchange:
             request.keep_alive = False
         framing = b"transfer-encoding: chunked\r\n" if request.chunked_ok else b""
         close = b"\r\n" if self.keeps else b"connection: close\r\n\r\n"
-        self._connection.write(b"".join((STATUS_LINES[200], hall.date, headers, framing, close)))
+        self._connection.write(b"".join((STATUS_LINES[200], hall.date, self.lines, headers, framing, close)))
 
     def push(self, data: bytes) -> None:
         """A piece of an open answer, never empty."""
@@ -138,7 +149,11 @@ class Connection(asyncio.Protocol):
         self._waiting_bytes = 0
         self._exchange: Exchange | None = None
         self._task: asyncio.Task[None] | None = None
-        self._stalled_s: float | None = None
+        self._taking = Taking()
+        self._born_s = hall.tick.now_s
+        self._old = False  # told to close with its next answer
+        self._owes_go_on = False
+        self._key = b""  # what its requests come with
         self.flow: asyncio.Future[None] | None = None
         self.lost = False
         self.address = ""
@@ -153,12 +168,23 @@ class Connection(asyncio.Protocol):
         if isinstance(peer, tuple):
             self.address = str(peer[0])
         self._transport.set_write_buffer_limits(high=hall.limits.stream_bytes_max)
+        complaint = self._complaint(hall.crowd.add(self.address))
+        if complaint is not None:
+            self._incoming.deafen()
+            self._refuse(complaint)
+
+    def _complaint(self, of_address: int) -> Refusal | None:
+        """Why this connection is one too many; `of_address`: how many its address holds."""
+        hall = self._hall
+        limits = hall.limits
         if hall.crowded:
-            self._incoming.deafen()
-            self._refuse(refusal(503, hall.crowded, "connections", 1.0))
-        elif len(hall.connections) > hall.limits.connections_max:
-            self._incoming.deafen()
-            self._refuse(refusal(503, "Too many connections are open; retry shortly.", "connections", 1.0))
+            return refusal(503, hall.crowded, "connections", 1.0)
+        if len(hall.connections) > limits.connections_max:
+            return refusal(503, "Too many connections are open; retry shortly.", "connections", 1.0)
+        if of_address > limits.connections_per_address_max > 0:
+            why = f"Your address holds {limits.connections_per_address_max} connections, as many as it may; use those."
+            return refusal(429, why, "connections_per_address", 1.0)
+        return None
 
     def data_received(self, data: bytes) -> None:
         self._incoming.feed(data)
@@ -169,9 +195,11 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost = True
-        self._hall.connections.discard(self)
-        self._waiting.clear()
         task, exchange, hall = self._task, self._exchange, self._hall
+        hall.connections.discard(self)
+        hall.crowd.drop(self.address)
+        hall.crowd.drop(self._key)
+        self._waiting.clear()
         if task is not None:
             if exchange is not None and exchange.lingers and not hall.draining:
                 hall.lingering.add(task, exchange.generation, hall.tick.now_s, exchange.follows)
@@ -181,11 +209,9 @@ class Connection(asyncio.Protocol):
             self.flow.set_result(None)
 
     def pause_writing(self) -> None:
-        self._stalled_s = self._hall.tick.now_s
         self.flow = self._loop.create_future()
 
     def resume_writing(self) -> None:
-        self._stalled_s = None
         if self.flow is not None and not self.flow.done():
             self.flow.set_result(None)
         self.flow = None
@@ -194,6 +220,7 @@ class Connection(asyncio.Protocol):
 
     def write(self, data: bytes) -> None:
         if not self.lost and self._transport is not None:
+            self._taking.written_bytes += len(data)
             self._transport.write(data)
 
     def abort(self) -> None:
@@ -205,7 +232,8 @@ class Connection(asyncio.Protocol):
         """Enforce this connection's deadlines; the door calls it once a tick."""
         hall, incoming = self._hall, self._incoming
         limits, now = hall.limits, hall.tick.now_s
-        if self._stalled_s is not None and now - self._stalled_s > limits.stall_s:
+        self._old = now - self._born_s > limits.keep_s
+        if self._taking.stalls(self.unread_bytes, now, limits):
             hall.tally.stalled += 1
             self.abort()
         elif incoming.stage == DEAF:
@@ -233,6 +261,12 @@ class Connection(asyncio.Protocol):
     # the reading half calls these
 
     def _asked(self, request: Request) -> None:
+        headers = request.headers
+        key = headers.get(b"authorization") or headers.get(b"x-api-key", b"")
+        if key != self._key and not self._claim(key):
+            return
+        if self._old:
+            request.keep_alive = False
         if self._exchange is None:
             self._begin(Exchange(self, self._hall, request))
             return
@@ -243,6 +277,18 @@ class Connection(asyncio.Protocol):
             self._incoming.deafen()
             self._refuse(refusal(429, "Too many pipelined requests; wait for answers.", "pipelined", 1.0))
 
+    def _claim(self, key: bytes) -> bool:
+        """This connection is a key's from now on, unless that holds too many; answers for itself then."""
+        crowd, limit = self._hall.crowd, self._hall.limits.connections_per_key_max
+        crowd.drop(self._key)
+        self._key = key
+        if crowd.add(key) <= limit or not limit:
+            return True
+        self._incoming.deafen()
+        why = f"Your API key is in use on {limit} connections, as many as it may; use those."
+        self._refuse(refusal(429, why, "connections_per_key", 1.0))
+        return False
+
     def _refuse(self, said: Refusal) -> None:
         if self._exchange is None:
             self._last_words(said)
@@ -250,7 +296,8 @@ class Connection(asyncio.Protocol):
             self._waiting.append(said)
 
     def _go_on(self) -> None:
-        if self._exchange is None:
+        self._owes_go_on = self._exchange is not None  # not into the middle of an answer
+        if not self._owes_go_on:
             self.write(CONTINUE)
 
     # one exchange after the other
@@ -297,6 +344,8 @@ class Connection(asyncio.Protocol):
         elif not self._waiting:
             if self._incoming.stage == IDLE:
                 self._incoming.since_s = self._hall.tick.now_s
+            elif self._owes_go_on and self._incoming.stage == BODY:
+                self._go_on()
         else:
             following = self._waiting.popleft()
             if isinstance(following, Refusal):
@@ -317,8 +366,14 @@ class Connection(asyncio.Protocol):
         self._close()
 
     def _close(self) -> None:
-        """Half-close, so that a client still sending can read our answer first; the sweep cuts it in the end."""
+        """Half-close, so that a client still sending can read our answer first; the sweep cuts it in the end.
+
+        TLS knows no half: there the transport says farewell when all is written, and reads on until it is answered.
+        """
         self._incoming.deafen()
         self._waiting.clear()
         if self._transport is not None and not self.lost:
-            self._transport.write_eof()
+            if self._transport.can_write_eof():
+                self._transport.write_eof()
+            else:
+                self._transport.close()

@@ -25,12 +25,17 @@ class Limits(Struct, frozen=True, kw_only=True):
     head_s: float = 10.0  # first byte of a head to its end; trickling does not extend it
     body_s: float = 30.0  # end of the head to the end of the body
     headers_max: int = 100
+    json_depth_max: int = 32
+    json_nodes_max: int = 100_000
     bytes_per_s_min: float = 1024.0  # a body comes, and an answer is taken, at this pace at least
     rate_grace_s: float = 5.0  # ... after so long
     idle_s: float = 75.0  # an open connection without a request
     stall_s: float = 60.0  # a client that does not read is cut after this
     deadline_s: float = float("inf")  # for a whole answer; x-holdfast-deadline-s may only shorten it
     connections_max: int = 4096
+    connections_per_address_max: int = 2048  # 0: no limit; likewise the next
+    connections_per_key_max: int = 2048
+    keep_s: float = 3600.0  # an older connection is told to close
     pipelined_max: int = 32
     large_text_bytes: int = 16 * 1024  # prompts from here on are tokenised in a thread
     stream_bytes_max: int = 256 * 1024  # unread by one client: its answer waits beyond that

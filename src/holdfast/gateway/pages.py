@@ -86,6 +86,9 @@ class Pages:
         exchange.send(status, JSON_TYPE + self._id(exchange), msgspec.json.encode(value))
 
     def _wrong_method(self, exchange: Exchange, allowed: bytes) -> None:
+        if exchange.request.method == b"OPTIONS":
+            exchange.options(allowed, self._id(exchange))
+            return
         path, method = exchange.request.path.decode("latin-1"), exchange.request.method.decode("latin-1")
         said = refusal(405, f"{path} is asked with {allowed.decode()}, not {method}.", "method_not_allowed")
         exchange.refuse(said, self._id(exchange) + b"allow: %b\r\n" % allowed)

@@ -1,0 +1,57 @@
+"""The crowd at the door: how many connections each address and each key holds, and how well each of them reads.
+
+One address or one key can't take all the connections that there are, and who leaves an answer lying is not waited for long.
+"""
+
+from msgspec import Struct
+
+from holdfast.gateway.needs import Limits
+
+
+class Crowd:
+    """Counts connections by who holds them: an address (text) or what was sent as a key (bytes)."""
+
+    def __init__(self) -> None:
+        self._held: dict[str | bytes, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def add(self, who: str | bytes) -> int:
+        """One more; returns how many that makes. Nobody in particular is not counted."""
+        if not who:
+            return 0
+        count = self._held[who] = self._held.get(who, 0) + 1
+        return count
+
+    def drop(self, who: str | bytes) -> None:
+        """One less."""
+        count = self._held.get(who, 0)
+        if count > 1:
+            self._held[who] = count - 1
+        elif count:
+            del self._held[who]
+
+
+class Taking(Struct):
+    """How a client takes what is written to it. As long as something lies unread, it is looked at once in `stall_s`."""
+
+    written_bytes: int = 0
+    _since_s: float | None = None
+    _taken_bytes: int = 0
+
+    def stalls(self, unread_bytes: int, now: float, limits: Limits) -> bool:
+        """Whether it took less than it must, for as long as it may."""
+        if not unread_bytes:
+            self._since_s = None
+            return False
+        taken = self.written_bytes - unread_bytes
+        if self._since_s is None:
+            self._since_s, self._taken_bytes = now, taken
+            return False
+        if now - self._since_s <= limits.stall_s:
+            return False
+        if taken - self._taken_bytes <= limits.bytes_per_s_min * limits.stall_s:
+            return True
+        self._since_s, self._taken_bytes = now, taken
+        return False

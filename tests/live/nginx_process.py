@@ -15,7 +15,8 @@ events {{ worker_connections 1024; }}
 http {{
   access_log off; client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy;
   fastcgi_temp_path {folder}/fastcgi; uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
-  client_header_timeout {patience_s}s; client_body_timeout {patience_s}s; client_max_body_size 4m; keepalive_timeout {patience_s}s;
+  client_header_timeout {patience_s}s; client_body_timeout {patience_s}s; client_max_body_size 4m;
+  keepalive_timeout {patience_s}s;
   server {{
     listen 127.0.0.1:{port}; merge_slashes off;
     location / {{

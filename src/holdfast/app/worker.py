@@ -22,6 +22,9 @@ from holdfast.domain.event import (
     BreakerClosed,
     BreakerOpened,
     BufferFull,
+    CertificateEnding,
+    CertificateKept,
+    CertificateLoaded,
     DescriptorsLow,
     EjectionFrozen,
     Event,
@@ -48,6 +51,7 @@ from holdfast.gateway.http import settle
 from holdfast.gateway.smaller import SmallerModel
 from holdfast.gateway.telling import OwnBoard
 from holdfast.gateway.worker import Parts, work
+from holdfast.host.certificate import Certificate
 from holdfast.host.clock import MonotonicClock, unix_s
 from holdfast.host.doorway import Handover, lent_listener
 from holdfast.host.vitals import Vitals
@@ -67,6 +71,9 @@ TOLD = (
     BreakerClosed,
     BreakerOpened,
     BufferFull,
+    CertificateEnding,
+    CertificateKept,
+    CertificateLoaded,
     DescriptorsLow,
     EjectionFrozen,
     JournalOff,
@@ -91,7 +98,7 @@ def gateway_worker(settings: Settings, name: str) -> int:
 
     Raises:
         OSError: the port can't be had.
-        BadSettings: the model folder's tokenizer or chat template can't be used, or [admission] shared_url.
+        BadSettings: the model folder's tokenizer or chat template can't be used, [admission] shared_url, or the certificate.
     """
     folder, model = folder_of(settings), Path(settings.model.path)
     clock, log = MonotonicClock(), events.EventLog(folder.events, unix_s)
@@ -123,6 +130,8 @@ def gateway_worker(settings: Settings, name: str) -> int:
     owner = f"{name}.{bits(32):08x}"
     board = _board(folder, owner)
     ledger, tend_ledger = open_ledger(settings, folder, clock, emit)
+    certificate = Certificate(settings.gateway, clock, unix_s, emit) if settings.gateway.tls_cert else None
+    beside = () if tend_ledger is None else (tend_ledger,)
     parts = Parts(
         dialler=dialler,
         dialect=dialect,
@@ -139,7 +148,8 @@ def gateway_worker(settings: Settings, name: str) -> int:
         register=QuarantineRegister(folder.quarantine, clock.now, unix_s),
         board=board,
         ledger=ledger,
-        beside=() if tend_ledger is None else (tend_ledger,),
+        beside=beside if certificate is None else (*beside, certificate.run),
+        tls=None if certificate is None else lambda: certificate.context,
         shelf=shelf if settings.journal.on else None,
         owner=owner,
         farewell=farewell,

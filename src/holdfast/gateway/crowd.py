@@ -34,24 +34,21 @@ class Crowd:
 
 
 class Taking(Struct):
-    """How a client takes what is written to it. As long as something lies unread, it is looked at once in `stall_s`."""
+    """How a client takes what is written to it: since when it has been slower than it may, and what it had taken then."""
 
     written_bytes: int = 0
     _since_s: float | None = None
     _taken_bytes: int = 0
 
     def stalls(self, unread_bytes: int, now: float, limits: Limits) -> bool:
-        """Whether it took less than it must, for as long as it may."""
+        """Whether it has been too slow for too long. Who has nothing to read is never slow."""
         if not unread_bytes:
             self._since_s = None
             return False
         taken = self.written_bytes - unread_bytes
-        if self._since_s is None:
+        since = self._since_s
+        gained = taken - self._taken_bytes
+        if since is None or (gained > 0 and gained >= limits.bytes_per_s_min * (now - since)):
             self._since_s, self._taken_bytes = now, taken
             return False
-        if now - self._since_s <= limits.stall_s:
-            return False
-        if taken - self._taken_bytes <= limits.bytes_per_s_min * limits.stall_s:
-            return True
-        self._since_s, self._taken_bytes = now, taken
-        return False
+        return now - since > limits.stall_s

@@ -1,5 +1,6 @@
 """What the front door is built from: everything it can't make itself, handed in once."""
 
+import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -66,6 +67,7 @@ class Needs:
     glance: the gate's look at a request for an answer, likewise; it takes its rate and writes down who asks. None: no gate.
     streams: what outlives this worker; None: nothing does. linger_s: how long an answer that can be resumed goes on without a
     reader. descriptors: how many file descriptors are open, and how many may be. degrader: None: nothing is ever given up.
+    cors: origins whose web pages may ask. tls: what new connections are met with; None: nothing is encrypted.
     stands_in: the name of the smaller model, where these are its needs.
     """
 
@@ -88,6 +90,8 @@ class Needs:
     degrader: Degrader | None = None
     smaller: "Smaller | None" = None
     stands_in: str = ""
+    cors: tuple[str, ...] = ()
+    tls: Callable[[], ssl.SSLContext] | None = None
 
 
 @dataclass(frozen=True, slots=True)

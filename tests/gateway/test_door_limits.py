@@ -273,3 +273,30 @@ def test_pages_of_named_origins_may_ask_and_of_others_not() -> None:
             assert "vary" not in (await client.chat()).headers
 
     run(story())
+
+
+def test_who_takes_no_answer_gets_no_further_one_and_all_of_them_in_order_once_it_does() -> None:
+    """Pages without flow of their own, pipelined by the dozen: what is kept for a client stays bounded."""
+
+    async def story() -> None:
+        async with doorway(Says(), Limits(stream_bytes_max=16 * 1024, pipelined_max=2000)) as place:
+            with socket.socket() as plug:
+                plug.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                plug.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536)
+                plug.connect(("127.0.0.1", place.port))
+                plug.setblocking(False)
+                got, loop = b"", asyncio.get_running_loop()
+                asked = b"".join(request(None, f"/v1/models/{'x' * 600}{i:04d}") for i in range(900))
+                await loop.sock_sendall(plug, asked)
+                before = -1
+                while before != place.door.tally.by_status.get(404, 0) or not before:
+                    before = place.door.tally.by_status.get(404, 0)
+                    for _ in range(200):
+                        await asyncio.sleep(0)
+                assert before < 900
+                while got.count(b"HTTP/1.1 404") < 900 or not got.endswith(b"}}"):
+                    got += await loop.sock_recv(plug, 65536)
+                told = [got.find(f"x{i:04d}'".encode()) for i in range(900)]
+                assert told == sorted(told) and -1 not in told
+
+    run(story())

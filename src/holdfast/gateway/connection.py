@@ -6,6 +6,9 @@ for, and cut by the sweep when it has not read for too long.
 """
 
 import asyncio
+import contextlib
+import socket
+import struct
 from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import TypeAlias, cast
@@ -215,6 +218,8 @@ class Connection(asyncio.Protocol):
         if self.flow is not None and not self.flow.done():
             self.flow.set_result(None)
         self.flow = None
+        if self._exchange is None and self._waiting and not self.lost:
+            self._loop.call_soon(self._turn)
 
     # the door and the exchange call these
 
@@ -228,6 +233,14 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
+    def _reset(self) -> None:
+        """Cut it so that the kernel too lets go of what was not taken, instead of offering it for minutes."""
+        if self._transport is not None:
+            with contextlib.suppress(OSError):
+                plug: socket.socket = self._transport.get_extra_info("socket")
+                plug.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.abort()
+
     def sweep(self) -> None:
         """Enforce this connection's deadlines; the door calls it once a tick."""
         hall, incoming = self._hall, self._incoming
@@ -235,7 +248,7 @@ class Connection(asyncio.Protocol):
         self._old = now - self._born_s > limits.keep_s
         if self._taking.stalls(self.unread_bytes, now, limits):
             hall.tally.stalled += 1
-            self.abort()
+            self._reset()
         elif incoming.stage == DEAF:
             if self._exchange is None and now - incoming.since_s > LINGER_S and not self.unread_bytes:
                 self.abort()
@@ -243,10 +256,14 @@ class Connection(asyncio.Protocol):
             patience_s = limits.idle_s if incoming.stage == IDLE else limits.head_s
             if hall.draining:
                 patience_s = min(patience_s, FAREWELL_S)
-            if now - incoming.since_s > patience_s and self._exchange is None and self._transport is not None:
-                self._transport.close()
+            if now - incoming.since_s > patience_s and self._exchange is None and not self._waiting:
+                self._farewell()
         else:
             incoming.overdue(now)
+
+    def _farewell(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
 
     @property
     def unread_bytes(self) -> int:
@@ -267,7 +284,7 @@ class Connection(asyncio.Protocol):
             return
         if self._old:
             request.keep_alive = False
-        if self._exchange is None:
+        if self._exchange is None and self.flow is None and not self._waiting:
             self._begin(Exchange(self, self._hall, request))
             return
         self._waiting.append(request)
@@ -290,7 +307,7 @@ class Connection(asyncio.Protocol):
         return False
 
     def _refuse(self, said: Refusal) -> None:
-        if self._exchange is None:
+        if self._exchange is None and not self._waiting:
             self._last_words(said)
         else:
             self._waiting.append(said)
@@ -346,19 +363,20 @@ class Connection(asyncio.Protocol):
                 self._incoming.since_s = self._hall.tick.now_s
             elif self._owes_go_on and self._incoming.stage == BODY:
                 self._go_on()
-        else:
-            following = self._waiting.popleft()
-            if isinstance(following, Refusal):
-                self._last_words(following)
-            else:
-                self._waiting_bytes -= len(following.body)
-                # from the loop and not from here: many pipelined pages would nest as deep as there are pages
-                self._exchange = exchange = Exchange(self, self._hall, following)
-                self._loop.call_soon(self._resume, exchange)
+        elif self.flow is None:  # who does not take one answer gets no further one
+            # from the loop and not from here: many pipelined pages would nest as deep as there are pages
+            self._loop.call_soon(self._turn)
 
-    def _resume(self, exchange: Exchange) -> None:
-        if not self.lost:
-            self._begin(exchange)
+    def _turn(self) -> None:
+        """Whose turn it is among those who wait."""
+        if self.lost or self._exchange is not None or not self._waiting:
+            return
+        following = self._waiting.popleft()
+        if isinstance(following, Refusal):
+            self._last_words(following)
+        else:
+            self._waiting_bytes -= len(following.body)
+            self._begin(Exchange(self, self._hall, following))
 
     def _last_words(self, said: Refusal) -> None:
         nobody = Request(b"GET", b"", {}, b"", keep_alive=False, chunked_ok=True)

@@ -20,11 +20,14 @@ from random import Random
 
 from prometheus_client import CollectorRegistry
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "gateway"))
+
+from mutants import Mutants
+
 import holdfast as package
 from holdfast.dialect.open import open_dialect
-from holdfast.domain.fault import BadRequest
+from holdfast.domain.fault import BadRequest, Fault
 from holdfast.domain.release import Exactness
-from holdfast.drill.mutants import Mutants
 from holdfast.gateway.chat import asker
 from holdfast.gateway.incoming import Hearing, Incoming, Request, Tick
 from holdfast.gateway.needs import Limits, ModelCard, Needs
@@ -37,6 +40,9 @@ from holdfast.policy.continuation import contract
 
 PEARL = Path(package.__file__).parent / "shipped" / "pearl"
 HANG_S = 0.5
+# what a mistake of ours would raise; whatever else may come ends the run at once
+MISTAKES = (ArithmeticError, AssertionError, AttributeError, BufferError, LookupError, NameError, OSError, RuntimeError)
+MISTAKES += (SyntaxError, TypeError, ValueError, Fault)
 LIMITS = Limits(head_bytes_max=16 * 1024, body_bytes_max=256 * 1024)
 CARD = ModelCard(name="pearl", exactness=Exactness.EXACT, context_tokens_max=1000)
 
@@ -100,9 +106,7 @@ def run(seed: int, count: int, keep: Path | None) -> dict[str, object]:
         began, why = time.process_time(), ""
         try:
             target.feed(pieces)
-        except BaseException as error:
-            if isinstance(error, KeyboardInterrupt | MemoryError):
-                raise
+        except MISTAKES as error:
             crashes, why = crashes + 1, f"{type(error).__name__}: {error}"
         took_s = time.process_time() - began
         slowest_s = max(slowest_s, took_s)

@@ -17,6 +17,7 @@ Answer = Callable[[Exchange], Coroutine[None, None, None]]
 _SANE_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 CHAT = (b"/v1/chat/completions", b"/chat/completions", b"/beta/chat/completions")
 MODEL = (b"/v1/models/", b"/models/")
+FIGURES_REST = 30.0  # times what making them took
 STREAM = (b"/v1/streams/", b"/streams/")
 
 
@@ -44,6 +45,7 @@ class Pages:
         self._chat = chat
         self._resumed = resumed
         self._draining = draining
+        self._figures_page, self._figures_due = b"", 0.0
         self._gets: dict[bytes, Callable[[Exchange], None]] = {
             b"/v1/models": self._models,
             b"/models": self._models,
@@ -136,4 +138,13 @@ class Pages:
 
     def _metrics(self, exchange: Exchange) -> None:
         kind = f"content-type: {CONTENT_TYPE_LATEST}\r\n".encode()
-        exchange.send(200, kind + self._id(exchange), generate_latest(self._needs.registry))
+        exchange.send(200, kind + self._id(exchange), self._figures())
+
+    def _figures(self) -> bytes:
+        """The page of all figures. It costs milliseconds, and anybody may ask: so it is not made anew at each question."""
+        now = self._needs.clock.now
+        began = now()
+        if began >= self._figures_due:
+            self._figures_page = generate_latest(self._needs.registry)
+            self._figures_due = now() + FIGURES_REST * (now() - began)
+        return self._figures_page

@@ -5,8 +5,8 @@
 
 A site of its own with two scripted replicas. Honest clients ask for short streams at a steady rate, all the time. In each round
 they are first alone, for --calm seconds; then the slow ones come, a third of each kind, and stay until the door is rid of them:
-`head` sends a header line a second, `body` a few bytes of a large body a second, `reading` asks (one half for long streams, one
-half for pipelined pages) and reads sixteen bytes a second of what it gets. First-token times are compared within the run, since
+`head` sends a header line a second, `body` a few bytes of a large body a second, `reading` asks (one in eight for a long stream,
+the others for thirty pages at once) and reads sixteen bytes a second of what it gets. First-token times are compared within the run, since
 machines differ from one minute to the next. The last line is one JSON object.
 """
 
@@ -75,10 +75,10 @@ class Slow:
             return HEAD
         if self.kind == "body":
             return HEAD + b"content-length: 3000000\r\n\r\n"
-        if self._number % 2:
+        if self._number // 3 % 8:
             return b"GET /metrics HTTP/1.1\r\nhost: a\r\n\r\n" * 30
         text = "Tell me everything, at length, and leave nothing out."
-        body = question(self._number, "pearl", text, max_tokens=1500, logprobs=True, ignore_eos=True).body
+        body = question(self._number, "pearl", text, max_tokens=800, logprobs=True, ignore_eos=True).body
         return HEAD + b"content-length: %d\r\n\r\n%b" % (len(body), body)
 
 

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from holdfast.gateway.head import BadHead, read_head
 from holdfast.gateway.incoming import Hearing, Incoming, Request, Tick
 from holdfast.gateway.needs import Limits
 from holdfast.gateway.refusals import Refusal
+from holdfast.gateway.request_head import BadHead, read_head
 
 PIECES = st.sampled_from(
     [

@@ -187,7 +187,7 @@ class Guard(Struct, frozen=True, forbid_unknown_fields=True):
     ] = 2048
     stream_bytes_max: Annotated[
         int, Meta(ge=4096, description="Unread bytes that a worker keeps for one client; the answer waits beyond that.")
-    ] = 256 * 1024
+    ] = 64 * 1024
     buffers_bytes_max: Annotated[
         int, Meta(ge=65536, description="Unread bytes of all clients of one worker; beyond it the slowest are cut.")
     ] = 256 * 1024 * 1024

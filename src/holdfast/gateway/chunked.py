@@ -5,7 +5,7 @@ Extensions and trailers are read past: nothing they say is believed.
 
 import re
 
-from holdfast.gateway.head import FIELD, BadHead
+from holdfast.gateway.request_head import FIELD, BadHead
 
 SIZE = re.compile(rb"([0-9A-Fa-f]{1,8})(?:[ \t]*+;[\t\x20-\x7e\x80-\xff]*+)?")
 LINE_BYTES_MAX = 256  # of a size with its extensions

@@ -1,6 +1,6 @@
 """The reading half of a connection: bytes to whole requests, in order, within limits.
 
-A head is kept until it is whole and then read at once (gateway/head.py); a body is as long as it was said to be, or comes in
+A head is kept until it is whole and then read at once (gateway/request_head.py); a body is as long as it was said to be, or comes in
 chunks (gateway/chunked.py). Bytes that trickle in do not extend a deadline, and a body has to come at a least pace.
 """
 
@@ -9,9 +9,9 @@ from collections.abc import Callable
 from msgspec import Struct
 
 from holdfast.gateway.chunked import Chunks
-from holdfast.gateway.head import CHUNKED, BadHead, Head, hopeless, read_head
 from holdfast.gateway.needs import Limits
 from holdfast.gateway.refusals import Refusal, refusal
+from holdfast.gateway.request_head import CHUNKED, BadHead, Head, hopeless, read_head
 
 HEAD_END = b"\r\n\r\n"
 EMPTY_LINES_MAX = 4  # before a request, as some old clients send them

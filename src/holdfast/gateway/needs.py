@@ -39,7 +39,7 @@ class Limits(Struct, frozen=True, kw_only=True):
     keep_s: float = 3600.0  # an older connection is told to close
     pipelined_max: int = 32
     large_text_bytes: int = 16 * 1024  # prompts from here on are tokenised in a thread
-    stream_bytes_max: int = 256 * 1024  # unread by one client: its answer waits beyond that
+    stream_bytes_max: int = 64 * 1024  # unread by one client: its answer waits beyond that
     buffers_bytes_max: int = 256 * 1024 * 1024  # unread by all clients: beyond that the slowest are cut
     descriptors_share: float = 0.8  # of the descriptor limit; beyond that new connections are refused
 

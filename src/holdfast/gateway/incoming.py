@@ -1,7 +1,7 @@
 """The reading half of a connection: bytes to whole requests, in order, within limits.
 
-A head is kept until it is whole and then read at once (gateway/request_head.py); a body is as long as it was said to be, or comes in
-chunks (gateway/chunked.py). Bytes that trickle in do not extend a deadline, and a body has to come at a least pace.
+A head is kept until it is whole and then read at once (gateway/request_head.py); a body is as long as it was said to be, or
+comes in chunks (gateway/chunked.py). Bytes that trickle in do not extend a deadline, and a body has to come at a least pace.
 """
 
 from collections.abc import Callable

@@ -38,7 +38,7 @@ DEADLINES: Sections = {
     "replica": {"slots": 1024, "token_ms": 40.0, "queue_max": 4096},
 }
 SIEGE_S_MAX = 90.0
-HONEST_MAX = 16  # connections of theirs at once
+HONEST_MAX = 60  # connections of theirs at once, at most
 RATIO_MAX, GROWN_MB_MAX = 1.2, 200.0
 
 

@@ -171,23 +171,10 @@ class Connection(asyncio.Protocol):
         if isinstance(peer, tuple):
             self.address = str(peer[0])
         self._transport.set_write_buffer_limits(high=hall.limits.stream_bytes_max)
-        complaint = self._complaint(hall.crowd.add(self.address))
+        complaint = hall.crowd.complaint(self.address, len(hall.connections), hall.crowded, hall.limits)
         if complaint is not None:
             self._incoming.deafen()
             self._refuse(complaint)
-
-    def _complaint(self, of_address: int) -> Refusal | None:
-        """Why this connection is one too many; `of_address`: how many its address holds."""
-        hall = self._hall
-        limits = hall.limits
-        if hall.crowded:
-            return refusal(503, hall.crowded, "connections", 1.0)
-        if len(hall.connections) > limits.connections_max:
-            return refusal(503, "Too many connections are open; retry shortly.", "connections", 1.0)
-        if of_address > limits.connections_per_address_max > 0:
-            why = f"Your address holds {limits.connections_per_address_max} connections, as many as it may; use those."
-            return refusal(429, why, "connections_per_address", 1.0)
-        return None
 
     def data_received(self, data: bytes) -> None:
         self._incoming.feed(data)
@@ -296,15 +283,13 @@ class Connection(asyncio.Protocol):
 
     def _claim(self, key: bytes) -> bool:
         """This connection is a key's from now on, unless that holds too many; answers for itself then."""
-        crowd, limit = self._hall.crowd, self._hall.limits.connections_per_key_max
-        crowd.drop(self._key)
+        hall, was = self._hall, self._key
         self._key = key
-        if crowd.add(key) <= limit or not limit:
-            return True
-        self._incoming.deafen()
-        why = f"Your API key is in use on {limit} connections, as many as it may; use those."
-        self._refuse(refusal(429, why, "connections_per_key", 1.0))
-        return False
+        complaint = hall.crowd.claim(was, key, hall.limits)
+        if complaint is not None:
+            self._incoming.deafen()
+            self._refuse(complaint)
+        return complaint is None
 
     def _refuse(self, said: Refusal) -> None:
         if self._exchange is None and not self._waiting:

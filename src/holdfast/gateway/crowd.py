@@ -6,6 +6,7 @@ One address or one key can't take all the connections that there are, and who le
 from msgspec import Struct
 
 from holdfast.gateway.needs import Limits
+from holdfast.gateway.refusals import Refusal, refusal
 
 
 class Crowd:
@@ -23,6 +24,27 @@ class Crowd:
             return 0
         count = self._held[who] = self._held.get(who, 0) + 1
         return count
+
+    def complaint(self, address: str, connections: int, crowded: str, limits: Limits) -> Refusal | None:
+        """One more comes from there, and so many are open with it: why it is one too many, if it is."""
+        count, most = self.add(address), limits.connections_per_address_max
+        if crowded:
+            return refusal(503, crowded, "connections", 1.0)
+        if connections > limits.connections_max:
+            return refusal(503, "Too many connections are open; retry shortly.", "connections", 1.0)
+        if count > most > 0:
+            why = f"Your address holds {most} connections, as many as it may; use those."
+            return refusal(429, why, "connections_per_address", 1.0)
+        return None
+
+    def claim(self, was: bytes, key: bytes, limits: Limits) -> Refusal | None:
+        """A connection passes from one key to another: why that holds too many, if it does."""
+        most = limits.connections_per_key_max
+        self.drop(was)
+        if self.add(key) <= most or not most:
+            return None
+        why = f"Your API key is in use on {most} connections, as many as it may; use those."
+        return refusal(429, why, "connections_per_key", 1.0)
 
     def drop(self, who: str | bytes) -> None:
         """One less."""

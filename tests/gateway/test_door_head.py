@@ -198,3 +198,20 @@ def test_many_chunks_of_one_byte_are_a_body() -> None:
         heard.incoming.feed(b"%X\r\n%b\r\n" % (len(piece), piece))
     heard.incoming.feed(b"0\r\n\r\n")
     assert heard.rows == [(b"POST", b"/a", text)]
+
+
+LENGTHS = st.sampled_from(
+    [b"5", b"0", b"12", b"05", b"+5", b" 5", b"5 ", b"5x", b"", b"99999999999999999999", b"5\r\nx: y", b"5, 5"]
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(LENGTHS, st.binary(max_size=14))
+def test_a_head_that_comes_again_is_read_as_if_it_came_for_the_first_time(length: bytes, body: bytes) -> None:
+    """Connections remember their last head: no length slips in by that which would be refused alone."""
+    again, alone = Heard(), Heard()
+    again.incoming.feed(b"POST /a HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\nx: y\r\n\r\nhello")
+    data = b"POST /a HTTP/1.1\r\nhost: a\r\ncontent-length: " + length + b"\r\nx: y\r\n\r\n" + body
+    again.incoming.feed(data)
+    alone.incoming.feed(data)
+    assert again.requests[1:] == alone.requests and again.refusals == alone.refusals

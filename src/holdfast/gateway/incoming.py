@@ -11,9 +11,10 @@ from msgspec import Struct
 from holdfast.gateway.chunked import Chunks
 from holdfast.gateway.needs import Limits
 from holdfast.gateway.refusals import Refusal, refusal
-from holdfast.gateway.request_head import CHUNKED, BadHead, Head, hopeless, read_head
+from holdfast.gateway.request_head import CHUNKED, Alike, BadHead, Head, alike, hopeless, read_head
 
 HEAD_END = b"\r\n\r\n"
+UNLIKE_MAX = 4  # so often a connection is expected to send its head again
 EMPTY_LINES_MAX = 4  # before a request, as some old clients send them
 
 
@@ -52,7 +53,19 @@ class Incoming:
     """Cuts what comes into requests. `since_s` is when the stage began; the sweep compares it with the limits."""
 
     __slots__ = (
-        *("_body", "_body_bytes", "_chunks", "_head", "_hearing", "_length", "_limits", "_part", "_tick"),
+        *(
+            "_alike",
+            "_body",
+            "_body_bytes",
+            "_chunks",
+            "_head",
+            "_hearing",
+            "_length",
+            "_limits",
+            "_part",
+            "_tick",
+            "_unlike",
+        ),
         *("since_s", "stage"),
     )
 
@@ -65,6 +78,8 @@ class Incoming:
         self._body: list[bytes] = []
         self._body_bytes = self._length = 0
         self._chunks: Chunks | None = None
+        self._alike: Alike | None = None
+        self._unlike = 0
         self.stage = HEAD
         self.since_s = hearing.tick.now_s
 
@@ -129,8 +144,11 @@ class Incoming:
                 at += 2 * data.startswith(b"\r\n", at)
             if at == len(data):
                 return at
+        limits, known = self._limits, self._alike
+        length, begin = (0, 0) if known is None else known.match(data, at)
+        if known is not None and begin:
+            return self._take_start(data, begin, known.head, length)
         end = data.find(HEAD_END, at)
-        limits = self._limits
         if end < 0:
             self._part += data[at:]
             self._wait(self._part)
@@ -139,15 +157,18 @@ class Incoming:
             why = f"The request's head is over the limit of {limits.head_bytes_max} bytes; send fewer headers."
             raise BadHead(431, why, "head_too_large")
         head = read_head(data, at, end, limits.headers_max)
-        at, length = end + 4, head.length
-        if not length:
-            self._complete(head, b"")
-            return at
-        if length > limits.body_bytes_max:
-            raise self._too_large()
-        if 0 < length <= len(data) - at:
+        self._unlike += 1
+        self._alike = alike(head, data, at, end) if self._unlike <= UNLIKE_MAX else None
+        return self._take_start(data, end + 4, head, head.length)
+
+    def _take_start(self, data: bytes, at: int, head: Head, length: int) -> int:
+        """A head was read, and its body of so many bytes begins here. Returns how far that was read."""
+        limit = self._limits.body_bytes_max
+        if 0 <= length <= len(data) - at and length <= limit:
             self._complete(head, data[at : at + length])
             return at + length
+        if length > limit:
+            raise self._too_large()
         self.stage, self.since_s = BODY, self._tick.now_s
         self._head, self._length, self._body_bytes = head, length, 0
         self._chunks = Chunks() if length == CHUNKED else None

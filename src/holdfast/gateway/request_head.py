@@ -5,6 +5,7 @@ before a word of it is believed.
 """
 
 import re
+from functools import lru_cache
 
 from msgspec import Struct
 
@@ -31,6 +32,7 @@ ONCE_ONLY = frozenset(
         b"x-holdfast-resume",
     )
 )
+LENGTH_LINE = re.compile(rb"\r\ncontent-length:[ ]*+([0-9]++)", re.IGNORECASE)
 CHUNKED = -1  # a length that is told piece by piece
 
 
@@ -43,7 +45,10 @@ class BadHead(Exception):
 
 
 class Head(Struct):
-    """What a head says. Header names are lower case; of a repeated header the last value counts."""
+    """What a head says. Header names are lower case; of a repeated header the last value counts.
+
+    Nobody changes `headers`: on one connection they may be shared by many requests.
+    """
 
     method: bytes
     target: bytes  # a path, or `*`
@@ -65,13 +70,15 @@ def read_head(data: bytes, at: int, end: int, headers_max: int) -> Head:
     method, target, minor = line.groups()
     begin = line.end() - 2
     pairs = FIELDS.findall(data, begin, end + 2)
-    if len(pairs) != data.count(b"\r\n", begin, end + 2) - 1:
+    if len(pairs) != data.count(b"\n", begin, end + 2) - 1:
         raise strange_field(data[begin + 2 : end])
     if len(pairs) > headers_max:
         raise BadHead(
             431, f"The request has {len(pairs)} headers, the limit is {headers_max}; send fewer.", "head_too_large"
         )
-    headers = {name.lower(): value.rstrip(b" ") for name, value in pairs}
+    headers = {name.lower(): value for name, value in pairs}
+    if data.find(b" \r\n", begin, end + 2) >= 0:
+        headers = {name.lower(): value.rstrip(b" ") for name, value in pairs}
     if len(headers) != len(pairs):
         _refuse_repeated(headers, pairs)
     if data.find(b"_", begin, end) >= 0:
@@ -82,7 +89,7 @@ def read_head(data: bytes, at: int, end: int, headers_max: int) -> Head:
     if host is None:
         if new:
             raise BadHead(400, "A request of HTTP/1.1 needs a Host header; send one.")
-    elif HOST.fullmatch(host) is None:
+    elif not is_host(host):
         raise BadHead(400, "The Host header is no host name with an optional port.")
     if target[0] != 47 or b"#" in target or method in (b"CONNECT", b"TRACE"):
         target = _other_target(method, target, host)
@@ -95,9 +102,41 @@ def read_head(data: bytes, at: int, end: int, headers_max: int) -> Head:
     return Head(method, target, headers, keep, new, length)
 
 
+class Alike(Struct, frozen=True):
+    """The head that one connection sends again and again, all but the length of its body."""
+
+    head: Head
+    before: bytes  # up to the length
+    after: bytes  # from there on, with the empty line
+
+    def match(self, data: bytes, at: int) -> tuple[int, int]:
+        """(length, where the body begins) of this same head, if it lies here; else (0, 0)."""
+        if not data.startswith(self.before, at):
+            return 0, 0
+        begin = at + len(self.before)
+        end = data.find(b"\r", begin, begin + 19)
+        if end < 0 or not data.startswith(self.after, end) or LENGTH.fullmatch(data, begin, end) is None:
+            return 0, 0
+        return int(data[begin:end]), end + len(self.after)
+
+
+def alike(head: Head, data: bytes, at: int, end: int) -> Alike | None:
+    """What to expect next, after this head from `at` to `end`."""
+    said = LENGTH_LINE.search(data, at, end)
+    if said is None or head.length <= 0:
+        return None
+    return Alike(head, data[at : said.start(1)], data[said.end(1) : end + 4])
+
+
+@lru_cache(maxsize=256)
+def is_host(said: bytes) -> bool:
+    """Whether it is a host name or address, with or without a port."""
+    return HOST.fullmatch(said) is not None
+
+
 def _length(headers: dict[bytes, bytes], new: bool) -> int:
-    """How many bytes of body follow."""
-    length, coding = headers.get(b"content-length"), headers.get(b"transfer-encoding")
+    """How many bytes of body follow. That is all that Content-Length says, so it goes no further."""
+    length, coding = headers.pop(b"content-length", None), headers.get(b"transfer-encoding")
     if b"expect" in headers and new and headers[b"expect"].lower() != b"100-continue":
         raise BadHead(417, "The only expectation met here is 100-continue.")
     if coding is not None:

@@ -4,8 +4,8 @@
     python bench/slow_clients.py --clients 600 --rounds 1
 
 A site of its own with two scripted replicas. Honest clients ask for short streams at a steady rate, all the time. In each round
-they are first alone, for --calm seconds; then the slow ones come, a third of each kind, and stay until the door is rid of them:
-`head` sends a header line a second, `body` a few bytes of a large body a second, `reading` asks (one in eight for a long stream,
+they are first alone, for --calm seconds; then the slow ones come, 400 a second, a third of each kind, and stay until the door is
+rid of them: `head` sends a header line a second, `body` a few bytes of a large body a second, `reading` asks (one in eight for a long stream,
 the others for thirty pages at once) and reads sixteen bytes a second of what it gets. First-token times are compared within the
 run, since machines differ from one minute to the next. The last line is one JSON object.
 """
@@ -38,6 +38,7 @@ DEADLINES: Sections = {
     "replica": {"slots": 1024, "token_ms": 40.0, "queue_max": 4096},
 }
 SIEGE_S_MAX = 90.0
+PER_S = 400.0  # so many slow ones come in a second
 HONEST_MAX = 60  # connections of theirs at once, at most
 RATIO_MAX, GROWN_MB_MAX = 1.2, 200.0
 
@@ -59,6 +60,7 @@ class Slow:
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
         with contextlib.suppress(OSError, asyncio.CancelledError), self._plug:
+            await asyncio.sleep(self._number / PER_S)
             await loop.sock_connect(self._plug, ("127.0.0.1", self._port))
             await loop.sock_sendall(self._plug, self._first())
             while True:

@@ -5,9 +5,9 @@
 
 A site of its own with two scripted replicas. Honest clients ask for short streams at a steady rate, all the time. In each round
 they are first alone, for --calm seconds; then the slow ones come, 400 a second, a third of each kind, and stay until the door is
-rid of them: `head` sends a header line a second, `body` a few bytes of a large body a second, `reading` asks (one in eight for a long stream,
-the others for thirty pages at once) and reads sixteen bytes a second of what it gets. First-token times are compared within the
-run, since machines differ from one minute to the next. The last line is one JSON object.
+rid of them: `head` sends a header line a second, `body` a few bytes of a large body a second, `reading` asks (one in eight for a
+long stream, the others for thirty pages at once) and reads sixteen bytes a second of what it gets. First-token times are
+compared within the run, since machines differ from one minute to the next. The last line is one JSON object.
 """
 
 import argparse

@@ -40,9 +40,11 @@ test: check servers
 
 # The real servers that tests speak to. Without the rights to install them their tests are skipped, and say so.
 servers:
-	@command -v redis-server >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq \
-	  && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends redis-server >/dev/null; } \
-	  || echo 'redis-server is not installed, and can not be from here: its tests are skipped (apt install redis-server)'
+	@missing=; command -v redis-server >/dev/null || missing=redis-server; \
+	  PATH="$$PATH:/usr/sbin" command -v nginx >/dev/null || missing="$$missing nginx-light"; \
+	  [ -z "$$missing" ] || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq \
+	  && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; } \
+	  || echo "$$missing: not installed, and can not be from here: their tests are skipped (apt install $$missing)"
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -9,6 +9,7 @@ import msgspec
 from doorway import CARD, PEARL, HandClock, Says, chat_body, request
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mutants import Mutants
 from prometheus_client import CollectorRegistry
 
 from holdfast.gateway.completion_wire import CompletionBody
@@ -52,6 +53,9 @@ class Wire:
 
     def get_extra_info(self, name: str) -> object:
         return None
+
+    def can_write_eof(self) -> bool:
+        return True
 
     def write_eof(self) -> None:
         self.closed = True
@@ -228,3 +232,14 @@ def test_no_json_makes_us_fail(asked: tuple[str, dict[str, Any]]) -> None:
     assert status in (200, 400, 404, 413)
     if status != 200:
         assert msgspec.json.decode(wire.sent.partition(b"\r\n\r\n")[2])["error"]["message"]
+
+
+def test_requests_that_went_wrong_make_nobody_fail() -> None:
+    """A short look at what bench/fuzz.py does a million times, through the whole door."""
+    mutants = Mutants(20)
+    for _ in range(300):
+        data = mutants.request()
+        wire, door, failed = asyncio.run(_feed(mutants.pieces(data)))
+        assert failed == [] and door.tally.mistakes == 0, data
+        assert wire.sent == b"" or wire.sent.startswith(b"HTTP/1.1 "), data
+        assert not {500, 503} & door.tally.by_status.keys(), data

@@ -119,7 +119,7 @@ def test_a_body_over_the_limit_is_413_told_or_found() -> None:
 
 def test_trickling_bytes_do_not_extend_the_head_nor_the_body() -> None:
     async def story() -> None:
-        async with doorway(Says()) as place:
+        async with doorway(Says(), Limits(bytes_per_s_min=0)) as place:
             async with place.client() as client:
                 client.write(b"POST /v1/chat/completions HTTP/1.1\r\n")
                 for _ in range(9):

@@ -24,6 +24,9 @@ from holdfast.domain.event import (
     BreakerClosed,
     BreakerOpened,
     BufferFull,
+    CertificateEnding,
+    CertificateKept,
+    CertificateLoaded,
     DescriptorsLow,
     EjectionFrozen,
     Event,
@@ -53,6 +56,7 @@ from holdfast.gateway.http import settle
 from holdfast.gateway.smaller import SmallerModel
 from holdfast.gateway.telling import OwnBoard
 from holdfast.gateway.worker import Parts, work
+from holdfast.host.certificate import Certificate
 from holdfast.host.clock import MonotonicClock, unix_s
 from holdfast.host.discretion import keep_quiet
 from holdfast.host.doorway import Handover, lent_listener
@@ -75,6 +79,9 @@ TOLD = (
     BreakerClosed,
     BreakerOpened,
     BufferFull,
+    CertificateEnding,
+    CertificateKept,
+    CertificateLoaded,
     DescriptorsLow,
     EjectionFrozen,
     JournalOff,
@@ -101,7 +108,7 @@ def gateway_worker(settings: Settings, name: str) -> int:
 
     Raises:
         OSError: the port can't be had.
-        BadSettings: the model folder's tokenizer or chat template can't be used, or [admission] shared_url.
+        BadSettings: the model folder's tokenizer or chat template can't be used, [admission] shared_url, or the certificate.
     """
     folder, model = folder_of(settings), Path(settings.model.path)
     clock, log = MonotonicClock(), events.EventLog(folder.events, unix_s)
@@ -134,6 +141,9 @@ def gateway_worker(settings: Settings, name: str) -> int:
     board = _board(folder, owner)
     registry = CollectorRegistry()
     ledger, tend_ledger = open_ledger(settings, folder, clock, emit)
+    certificate = Certificate(settings.gateway, clock, unix_s, emit) if settings.gateway.tls_cert else None
+    figures = partial(show_metrics, folder.metrics(name), registry)
+    tended = (tend_ledger, certificate and certificate.run)
     parts = Parts(
         dialler=dialler,
         dialect=dialect,
@@ -150,11 +160,9 @@ def gateway_worker(settings: Settings, name: str) -> int:
         register=QuarantineRegister(folder.quarantine, clock.now, unix_s),
         board=board,
         ledger=ledger,
-        beside=(
-            *(() if tend_ledger is None else (tend_ledger,)),
-            partial(show_metrics, folder.metrics(name), registry),
-        ),
+        beside=(figures, *(one for one in tended if one is not None)),
         registry=registry,
+        tls=None if certificate is None else lambda: certificate.context,
         shelf=shelf if settings.journal.on else None,
         owner=owner,
         farewell=farewell,

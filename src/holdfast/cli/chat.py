@@ -1,6 +1,7 @@
 """holdfast chat: talk to the model. A conversation on a terminal; one answer for a prompt given as words or through a pipe."""
 
 import argparse
+import ssl
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -10,6 +11,7 @@ import msgspec
 from rich.console import Console
 
 from holdfast.domain.settings import BadSettings
+from holdfast.host.certificate import trusting
 from holdfast.store.settings_file import load_settings
 
 SILENCE_S = 120.0  # a gateway sends at least a comment every second while an answer waits
@@ -33,6 +35,8 @@ def run(args: argparse.Namespace) -> int:
     """Talk. 0: answered. 1: no answer. 2: the settings can't be used."""
     try:
         settings = load_settings(args.settings)
+        own = bool(settings.gateway.tls_cert) and not args.url
+        verify = trusting(settings.gateway) if own else ssl.create_default_context()
     except BadSettings as error:
         print(f"holdfast chat: {error}", file=sys.stderr)
         return 2
@@ -40,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     # trust_env off: a proxy has no business between this machine and itself
     timeout = httpx.Timeout(10.0, read=SILENCE_S)
     url = args.url or settings.gateway.url
-    with httpx.Client(base_url=url, headers=headers, timeout=timeout, trust_env=False) as client:
+    with httpx.Client(base_url=url, headers=headers, timeout=timeout, trust_env=False, verify=verify) as client:
         talk = _Talk(client, args.thinking)
         try:
             if args.prompt or not sys.stdin.isatty():

@@ -15,6 +15,7 @@ from holdfast.app.supervisor import Busy, keep
 from holdfast.domain import event as events
 from holdfast.domain.event import Event
 from holdfast.domain.settings import BadSettings, Settings
+from holdfast.host.certificate import load
 from holdfast.store.folder import folder_of
 from holdfast.store.settings_file import load_settings, with_model
 
@@ -55,7 +56,8 @@ def run(args: argparse.Namespace) -> int:
         settings = settings_of(args.settings)
         _greet(console, settings)
         reload = partial(settings_of, args.settings)
-        done = asyncio.run(keep(settings, _Teller(console), reload=reload))
+        scheme = settings.gateway.url.partition(":")[0]
+        done = asyncio.run(keep(settings, _Teller(console, scheme), reload=reload))
     except (BadSettings, Busy) as error:
         print(f"holdfast up: {error}", file=sys.stderr)
         return 2
@@ -71,6 +73,8 @@ def settings_of(file: str) -> Settings:
     settings = with_model(load_settings(file))
     devices_of(settings.replica.devices)
     who_is_served(settings)
+    if settings.gateway.tls_cert:
+        load(settings.gateway)
     return settings
 
 
@@ -89,13 +93,13 @@ def _greet(console: Console, settings: Settings) -> None:
 class _Teller:
     """Prints what an operator wants to see scroll by."""
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
+    def __init__(self, console: Console, scheme: str) -> None:
+        self._console, self._scheme = console, scheme
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, events.SiteReady):
             self._console.print(
-                Text(f"ready: http://{_local(event.address)}/v1", "bold green") + "  try: holdfast chat"
+                Text(f"ready: {self._scheme}://{_local(event.address)}/v1", "bold green") + "  try: holdfast chat"
             )
         mark = MARKS.get(type(event))
         if mark is not None:

@@ -122,6 +122,22 @@ class DescriptorsLow(Event, frozen=True, tag="descriptors_low", kw_only=True):
     limit: int
 
 
+class CertificateLoaded(Event, frozen=True, tag="certificate_loaded", kw_only=True):
+    """New connections are met with this certificate from now on."""
+
+    ends_unix_s: float
+
+
+class CertificateKept(Event, frozen=True, tag="certificate_kept", kw_only=True):
+    """The files changed, but what is in them now can't be used: the certificate before it is used on."""
+
+
+class CertificateEnding(Event, frozen=True, tag="certificate_ending", kw_only=True):
+    """The certificate ends within two weeks, or has ended. Told once a day."""
+
+    ends_unix_s: float
+
+
 class HostAiling(Event, frozen=True, tag="host_ailing", kw_only=True):
     """Half of this host's replicas or more are in quarantine: the common cause is looked for in the machine."""
 

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
+from holdfast.domain.settings_door import Gateway
 from holdfast.domain.settings_kinds import Port, Seconds
 from holdfast.domain.settings_overload import Admission, Balance, Degradation, Scaling, Smaller, Tenant
 
@@ -103,58 +104,6 @@ class ReplicaSettings(Struct, frozen=True, forbid_unknown_fields=True):
     ] = 5.0
 
 
-class Gateway(Struct, frozen=True, forbid_unknown_fields=True):
-    """The address that clients speak to, and what one connection may cost."""
-
-    host: Annotated[
-        str, Meta(description="Address to listen on. `0.0.0.0` opens it to the network: set a key too.")
-    ] = "127.0.0.1"
-    port: Annotated[Port, Meta(description="TCP port of the API.")] = 8000
-    workers: Annotated[int, Meta(ge=1, le=128, description="Gateway processes; they share the port.")] = 1
-    key: Annotated[
-        str, Meta(description="API key that clients must send as a bearer token. Empty: none is asked for.")
-    ] = ""
-    open: Annotated[
-        bool,
-        Meta(
-            description="Serve anybody who reaches an address beyond this machine, with no key at all. Refused without."
-        ),
-    ] = False
-    metrics: Annotated[
-        bool,
-        Meta(
-            description="Whether `/metrics` is answered at this address too, to a key with the scope `metrics` where keys are "
-            "asked for. The control plane always has them."
-        ),
-    ] = True
-    access_log: Annotated[
-        bool,
-        Meta(
-            description="Whether each request leaves a line in `log/NAME.access.jsonl`: never a word of it, never its key."
-        ),
-    ] = False
-    body_bytes_max: Annotated[int, Meta(ge=1024, description="Largest request body, in bytes.")] = 4 * 1024 * 1024
-    header_bytes_max: Annotated[int, Meta(ge=1024, description="Largest request head, in bytes.")] = 64 * 1024
-    header_s: Annotated[Seconds, Meta(description="A request head must be complete within so many seconds.")] = 10.0
-    body_s: Annotated[Seconds, Meta(description="A request body must be complete within so many seconds.")] = 30.0
-    unread_s: Annotated[
-        Seconds, Meta(description="A client that reads nothing of its answer for so many seconds is disconnected.")
-    ] = 60.0
-    idle_s: Annotated[Seconds, Meta(description="An idle keep-alive connection is closed after so many seconds.")] = (
-        75.0
-    )
-    connections_max: Annotated[int, Meta(ge=1, description="Open client connections of one worker.")] = 4096
-    drain_s: Annotated[
-        Seconds, Meta(description="A worker that is told to leave finishes its answers for at most so many seconds.")
-    ] = 30.0
-
-    @property
-    def url(self) -> str:
-        """The address that clients on this machine use."""
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(self.host, self.host)
-        return f"http://[{host}]:{self.port}/v1" if ":" in host else f"http://{host}:{self.port}/v1"
-
-
 class Request(Struct, frozen=True, forbid_unknown_fields=True):
     """What one request may ask for."""
 
@@ -244,7 +193,7 @@ class Guard(Struct, frozen=True, forbid_unknown_fields=True):
     ] = 2048
     stream_bytes_max: Annotated[
         int, Meta(ge=4096, description="Unread bytes that a worker keeps for one client; the answer waits beyond that.")
-    ] = 256 * 1024
+    ] = 64 * 1024
     core_dumps: Annotated[
         bool,
         Meta(description="Let a gateway worker or replica that crashes leave a core file: prompts and keys are in it."),

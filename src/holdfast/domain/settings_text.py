@@ -126,6 +126,15 @@ def _refuse_contradictions(settings: Settings, source: str) -> None:
         raise BadSettings(f"{source}: [restart] first_delay_s must not be above delay_max_s.")
     if (control.tls_key or control.tls_client_ca) and not control.tls_cert:
         raise BadSettings(f"{source}: [control] tls_key and tls_client_ca need a certificate of its own: set tls_cert.")
+    if bool(gateway.tls_cert) != bool(gateway.tls_key):
+        raise BadSettings(f"{source}: [gateway] tls_cert and tls_key belong together: set both, or neither.")
+    if gateway.tls_client_ca and not gateway.tls_cert:
+        raise BadSettings(
+            f"{source}: [gateway] tls_client_ca needs tls_cert and tls_key: clients show theirs over TLS."
+        )
+    for key in ("tls_cert", "tls_key", "tls_client_ca"):
+        if getattr(gateway, key) and not getattr(gateway, key).startswith("/"):
+            raise BadSettings(f"{source}: [gateway] {key} must be a whole path, beginning with '/'.")
     if gateway.port == control.port:
         raise BadSettings(
             f"{source}: [gateway] port and [control] port are both {gateway.port}: give one another number."

@@ -5,8 +5,9 @@ from random import Random
 
 from holdfast.domain.fault import EngineLost
 from holdfast.domain.ports import Line
-from holdfast.domain.settings import Failover, Gateway, Poison, ProbeSettings, ReplicaSettings, Restart, Settings
+from holdfast.domain.settings import Failover, Poison, ProbeSettings, ReplicaSettings, Restart, Settings
 from holdfast.domain.settings import Journal as JournalSettings
+from holdfast.domain.settings_door import Gateway
 from holdfast.domain.settings_overload import Tenant
 from holdfast.domain.site import Role
 from holdfast.drill.simulation_boss import Boss

@@ -3,20 +3,37 @@
 An event loop's own server accepts until the queue is empty, so the first of several workers to wake would take everything.
 Here each takes at most ACCEPTS_MAX and then looks after its clients: a burst spreads over all of them, and over the quicker ones
 more. Who is out of descriptors leaves the queue to the others until the door's next round.
+
+Over TLS a client is nobody until its handshake is over: it has a deadline, and only so many may be at it.
 """
 
 import asyncio
 import socket
-from collections.abc import Callable
+import ssl
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from msgspec import Struct
 
 ACCEPTS_MAX = 4
+HANDSHAKES_MAX = 1024
+FAREWELL_S = 5.0  # for a client to answer that it has heard the end
+
+
+class Tls(Struct, frozen=True):
+    """What a new connection is met with, asked each time, since it may change; and how long its handshake may take."""
+
+    context: Callable[[], ssl.SSLContext]
+    handshake_s: float
 
 
 class Accepting:
     """Accepts from `begin` to `close`. The socket itself is not ours alone: closing it here ends nothing for the others."""
 
-    def __init__(self, listener: socket.socket, protocol: Callable[[], asyncio.Protocol]) -> None:
-        self._listener, self._protocol = listener, protocol
+    def __init__(
+        self, listener: socket.socket, protocol: Callable[[], asyncio.Protocol], tls: Tls | None = None
+    ) -> None:
+        self._listener, self._protocol, self._tls = listener, protocol, tls
         self._loop = asyncio.get_running_loop()
         self._opening: set[asyncio.Task[object]] = set()
         self._resting = True
@@ -46,10 +63,25 @@ class Accepting:
                 self._loop.remove_reader(self._listener)
                 self._resting = True
                 return
+            if len(self._opening) >= HANDSHAKES_MAX:
+                connection.close()
+                continue
             connection.setblocking(False)
-            task = self._loop.create_task(self._loop.connect_accepted_socket(self._protocol, connection))
+            task = self._loop.create_task(self._open(connection))
             self._opening.add(task)
             task.add_done_callback(self._opened)
+
+    def _open(self, connection: socket.socket) -> Coroutine[Any, Any, object]:
+        tls = self._tls
+        if tls is None:
+            return self._loop.connect_accepted_socket(self._protocol, connection)
+        return self._loop.connect_accepted_socket(
+            self._protocol,
+            connection,
+            ssl=tls.context(),
+            ssl_handshake_timeout=tls.handshake_s,
+            ssl_shutdown_timeout=FAREWELL_S,
+        )
 
     def _opened(self, task: "asyncio.Task[object]") -> None:
         self._opening.discard(task)

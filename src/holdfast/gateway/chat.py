@@ -20,6 +20,7 @@ from holdfast.gateway.incoming import Request
 from holdfast.gateway.marks import Mark, Rest
 from holdfast.gateway.metrics import Tally
 from holdfast.gateway.needs import Needs
+from holdfast.gateway.nesting import refuse_forest
 from holdfast.gateway.numbered import all_singly
 from holdfast.gateway.order import Order, read_note
 from holdfast.gateway.ordering import order_again, orders
@@ -145,6 +146,7 @@ class Chat:
 
     async def _made(self, request: Request, who: Asker, needs: Needs, surface: Surface) -> list[Order]:
         body, card = request.body, needs.card()
+        refuse_forest(body, needs.limits.json_depth_max, needs.limits.json_nodes_max)
         try:
             ask = surface.read(body)
             make = surface.prompts or prompts_of

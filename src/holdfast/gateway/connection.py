@@ -6,6 +6,9 @@ for, and cut by the sweep when it has not read for too long.
 """
 
 import asyncio
+import contextlib
+import socket
+import struct
 from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import TypeAlias, cast
@@ -15,16 +18,19 @@ from msgspec import Struct, field
 from holdfast.gateway.access import Access
 from holdfast.gateway.asker import Asker
 from holdfast.gateway.buffers import Lingering
-from holdfast.gateway.incoming import DEAF, IDLE, Hearing, Incoming, Request, Tick
+from holdfast.gateway.cors import Cors
+from holdfast.gateway.crowd import Crowd, Taking
+from holdfast.gateway.incoming import BODY, DEAF, IDLE, Hearing, Incoming, Request, Tick
 from holdfast.gateway.metrics import Tally
 from holdfast.gateway.needs import Limits
 from holdfast.gateway.refusals import Refusal, refusal
 
 REASONS = {
-    200: "OK", 400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 404: "Not Found", 405: "Method Not Allowed",
-    408: "Request Timeout", 409: "Conflict", 422: "Unprocessable Content",
+    200: "OK", 204: "No Content", 400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 404: "Not Found",
+    405: "Method Not Allowed", 408: "Request Timeout", 409: "Conflict", 417: "Expectation Failed", 422: "Unprocessable Content",
     413: "Content Too Large", 429: "Too Many Requests", 431: "Request Header Fields Too Large",
     500: "Internal Server Error", 501: "Not Implemented", 503: "Service Unavailable", 504: "Gateway Timeout",
+    505: "HTTP Version Not Supported",
 }  # fmt: skip
 STATUS_LINES = {code: f"HTTP/1.1 {code} {reason}\r\n".encode() for code, reason in REASONS.items()}
 KEEP_ALIVE = b"connection: keep-alive\r\n"  # HTTP/1.0 clients want to be told
@@ -53,13 +59,15 @@ class Hall(Struct):
     crowded: str = ""  # why no further connection is taken
     access: Access | None = None
     lingering: Lingering = field(default_factory=Lingering)
+    crowd: Crowd = field(default_factory=Crowd)
+    cors: Cors | None = None  # for web pages of other origins
 
 
 class Exchange:
     """One request and its answer: either `send` or `refuse`, or `open`, any number of `push` and one `shut`."""
 
     __slots__ = (
-        "_connection", "_hall", "answered", "began_s", "begun", "follows", "generation", "lingers", "request",
+        "_connection", "_hall", "answered", "began_s", "begun", "follows", "generation", "lines", "lingers", "request",
         "status", "tokens_in", "tokens_out", "who",
     )  # fmt: skip
 
@@ -67,6 +75,7 @@ class Exchange:
         self._connection = connection
         self._hall = hall
         self.request = request
+        self.lines = b"" if hall.cors is None else hall.cors.lines(request)  # that every answer carries
         self.begun = self.answered = False
         self.generation = ""  # whose answer it is
         self.follows = False  # an answer that was begun before
@@ -96,15 +105,21 @@ class Exchange:
         hall, self.status = self._hall, status
         hall.tally.answered(status)
         close = (b"" if self.request.chunked_ok else KEEP_ALIVE) if self.keeps else b"connection: close\r\n"
-        length = b"content-length: %d\r\n\r\n" % len(body)
+        length = b"content-length: %d\r\n\r\n" % len(body) if status != 204 else b"\r\n"
         if self.request.method == b"HEAD":
             body = b""
-        self._connection.write(b"".join((STATUS_LINES[status], hall.date, headers, close, length, body)))
+        self._connection.write(b"".join((STATUS_LINES[status], hall.date, self.lines, headers, close, length, body)))
 
     def refuse(self, said: Refusal, headers: bytes = b"") -> None:
         """An error as a whole answer."""
         self._hall.tally.refused(said.code)
         self.send(said.status, said.headers + headers, said.body)
+
+    def options(self, allowed: bytes, headers: bytes) -> None:
+        """What may be asked here; a browser also hears whether the page before it may."""
+        cors, methods = self._hall.cors, (b"GET, HEAD" if allowed == b"GET" else allowed) + b", OPTIONS"
+        lines = b"" if cors is None else cors.preflight(self.request, methods)
+        self.send(204, b"allow: %b\r\n%b%b" % (methods, lines, headers), b"")
 
     def open(self, headers: bytes) -> None:
         """Begin an answer of unknown length."""
@@ -115,7 +130,7 @@ class Exchange:
             request.keep_alive = False
         framing = b"transfer-encoding: chunked\r\n" if request.chunked_ok else b""
         close = b"\r\n" if self.keeps else b"connection: close\r\n\r\n"
-        self._connection.write(b"".join((STATUS_LINES[200], hall.date, headers, framing, close)))
+        self._connection.write(b"".join((STATUS_LINES[200], hall.date, self.lines, headers, framing, close)))
 
     def push(self, data: bytes) -> None:
         """A piece of an open answer, never empty."""
@@ -146,7 +161,11 @@ class Connection(asyncio.Protocol):
         self._waiting_bytes = 0
         self._exchange: Exchange | None = None
         self._task: asyncio.Task[None] | None = None
-        self._stalled_s: float | None = None
+        self._taking = Taking()
+        self._born_s = hall.tick.now_s
+        self._old = False  # told to close with its next answer
+        self._owes_go_on = False
+        self._key = b""  # what its requests come with
         self.flow: asyncio.Future[None] | None = None
         self.lost = False
         self.address = ""
@@ -161,12 +180,10 @@ class Connection(asyncio.Protocol):
         if isinstance(peer, tuple):
             self.address = str(peer[0])
         self._transport.set_write_buffer_limits(high=hall.limits.stream_bytes_max)
-        if hall.crowded:
+        complaint = hall.crowd.complaint(self.address, len(hall.connections), hall.crowded, hall.limits)
+        if complaint is not None:
             self._incoming.deafen()
-            self._refuse(refusal(503, hall.crowded, "connections", 1.0))
-        elif len(hall.connections) > hall.limits.connections_max:
-            self._incoming.deafen()
-            self._refuse(refusal(503, "Too many connections are open; retry shortly.", "connections", 1.0))
+            self._refuse(complaint)
 
     def data_received(self, data: bytes) -> None:
         self._incoming.feed(data)
@@ -177,9 +194,11 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost = True
-        self._hall.connections.discard(self)
-        self._waiting.clear()
         task, exchange, hall = self._task, self._exchange, self._hall
+        hall.connections.discard(self)
+        hall.crowd.drop(self.address)
+        hall.crowd.drop(self._key)
+        self._waiting.clear()
         if task is not None:
             if exchange is not None and exchange.lingers and not hall.draining:
                 hall.lingering.add(task, exchange.generation, hall.tick.now_s, exchange.follows)
@@ -189,19 +208,20 @@ class Connection(asyncio.Protocol):
             self.flow.set_result(None)
 
     def pause_writing(self) -> None:
-        self._stalled_s = self._hall.tick.now_s
         self.flow = self._loop.create_future()
 
     def resume_writing(self) -> None:
-        self._stalled_s = None
         if self.flow is not None and not self.flow.done():
             self.flow.set_result(None)
         self.flow = None
+        if self._exchange is None and self._waiting and not self.lost:
+            self._loop.call_soon(self._turn)
 
     # the door and the exchange call these
 
     def write(self, data: bytes) -> None:
         if not self.lost and self._transport is not None:
+            self._taking.written_bytes += len(data)
             self._transport.write(data)
 
     def abort(self) -> None:
@@ -209,13 +229,22 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
+    def _reset(self) -> None:
+        """Cut it so that the kernel too lets go of what was not taken, instead of offering it for minutes."""
+        if self._transport is not None:
+            with contextlib.suppress(OSError):
+                plug: socket.socket = self._transport.get_extra_info("socket")
+                plug.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.abort()
+
     def sweep(self) -> None:
         """Enforce this connection's deadlines; the door calls it once a tick."""
         hall, incoming = self._hall, self._incoming
         limits, now = hall.limits, hall.tick.now_s
-        if self._stalled_s is not None and now - self._stalled_s > limits.stall_s:
+        self._old = now - self._born_s > limits.keep_s
+        if self._taking.stalls(self.unread_bytes, now, limits):
             hall.tally.stalled += 1
-            self.abort()
+            self._reset()
         elif incoming.stage == DEAF:
             if self._exchange is None and now - incoming.since_s > LINGER_S and not self.unread_bytes:
                 self.abort()
@@ -223,10 +252,14 @@ class Connection(asyncio.Protocol):
             patience_s = limits.idle_s if incoming.stage == IDLE else limits.head_s
             if hall.draining:
                 patience_s = min(patience_s, FAREWELL_S)
-            if now - incoming.since_s > patience_s and self._exchange is None and self._transport is not None:
-                self._transport.close()
+            if now - incoming.since_s > patience_s and self._exchange is None and not self._waiting:
+                self._farewell()
         else:
             incoming.overdue(now)
+
+    def _farewell(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
 
     @property
     def unread_bytes(self) -> int:
@@ -241,7 +274,13 @@ class Connection(asyncio.Protocol):
     # the reading half calls these
 
     def _asked(self, request: Request) -> None:
-        if self._exchange is None:
+        headers = request.headers
+        key = headers.get(b"authorization") or headers.get(b"x-api-key", b"")
+        if key != self._key and not self._claim(key):
+            return
+        if self._old:
+            request.keep_alive = False
+        if self._exchange is None and self.flow is None and not self._waiting:
             self._begin(Exchange(self, self._hall, request))
             return
         self._waiting.append(request)
@@ -251,14 +290,25 @@ class Connection(asyncio.Protocol):
             self._incoming.deafen()
             self._refuse(refusal(429, "Too many pipelined requests; wait for answers.", "pipelined", 1.0))
 
+    def _claim(self, key: bytes) -> bool:
+        """This connection is a key's from now on, unless that holds too many; answers for itself then."""
+        hall, was = self._hall, self._key
+        self._key = key
+        complaint = hall.crowd.claim(was, key, hall.limits)
+        if complaint is not None:
+            self._incoming.deafen()
+            self._refuse(complaint)
+        return complaint is None
+
     def _refuse(self, said: Refusal) -> None:
-        if self._exchange is None:
+        if self._exchange is None and not self._waiting:
             self._last_words(said)
         else:
             self._waiting.append(said)
 
     def _go_on(self) -> None:
-        if self._exchange is None:
+        self._owes_go_on = self._exchange is not None  # not into the middle of an answer
+        if not self._owes_go_on:
             self.write(CONTINUE)
 
     # one exchange after the other
@@ -311,19 +361,22 @@ class Connection(asyncio.Protocol):
         elif not self._waiting:
             if self._incoming.stage == IDLE:
                 self._incoming.since_s = self._hall.tick.now_s
-        else:
-            following = self._waiting.popleft()
-            if isinstance(following, Refusal):
-                self._last_words(following)
-            else:
-                self._waiting_bytes -= len(following.body)
-                # from the loop and not from here: many pipelined pages would nest as deep as there are pages
-                self._exchange = exchange = Exchange(self, self._hall, following)
-                self._loop.call_soon(self._resume, exchange)
+            elif self._owes_go_on and self._incoming.stage == BODY:
+                self._go_on()
+        elif self.flow is None:  # who does not take one answer gets no further one
+            # from the loop and not from here: many pipelined pages would nest as deep as there are pages
+            self._loop.call_soon(self._turn)
 
-    def _resume(self, exchange: Exchange) -> None:
-        if not self.lost:
-            self._begin(exchange)
+    def _turn(self) -> None:
+        """Whose turn it is among those who wait."""
+        if self.lost or self._exchange is not None or not self._waiting:
+            return
+        following = self._waiting.popleft()
+        if isinstance(following, Refusal):
+            self._last_words(following)
+        else:
+            self._waiting_bytes -= len(following.body)
+            self._begin(Exchange(self, self._hall, following))
 
     def _last_words(self, said: Refusal) -> None:
         nobody = Request(b"GET", b"", {}, b"", keep_alive=False, chunked_ok=True)
@@ -331,8 +384,14 @@ class Connection(asyncio.Protocol):
         self._close()
 
     def _close(self) -> None:
-        """Half-close, so that a client still sending can read our answer first; the sweep cuts it in the end."""
+        """Half-close, so that a client still sending can read our answer first; the sweep cuts it in the end.
+
+        TLS knows no half: there the transport says farewell when all is written, and reads on until it is answered.
+        """
         self._incoming.deafen()
         self._waiting.clear()
         if self._transport is not None and not self.lost:
-            self._transport.write_eof()
+            if self._transport.can_write_eof():
+                self._transport.write_eof()
+            else:
+                self._transport.close()

@@ -9,10 +9,11 @@ import socket
 import sys
 from email.utils import formatdate
 
-from holdfast.gateway.accepting import Accepting
+from holdfast.gateway.accepting import Accepting, Tls
 from holdfast.gateway.buffers import Descriptors, cut_slowest
 from holdfast.gateway.chat import Chat
 from holdfast.gateway.connection import Connection, Hall
+from holdfast.gateway.cors import Cors
 from holdfast.gateway.incoming import Tick
 from holdfast.gateway.metrics import DoorCollector, Tally
 from holdfast.gateway.needs import Needs
@@ -55,6 +56,7 @@ class Door:
         tokens = Tokens(needs).pages()
         pages = Pages(needs, chat.answer, resumed.answer, tokens, lambda: self._hall.draining)
         self._hall = Hall(limits=needs.limits, tally=self.tally, handle=pages.handle, tick=Tick(), access=needs.access)
+        self._hall.cors = Cors(needs.cors) if needs.cors else None
         self._hall.lingering.linger_s = needs.linger_s
         if needs.streams is not None:
             self._hall.lingering.followed = needs.streams.followed.__getitem__
@@ -80,10 +82,13 @@ class Door:
         Raises:
             OSError: the address can't be had.
         """
-        loop = asyncio.get_running_loop()
+        loop, needs = asyncio.get_running_loop(), self._needs
+        if needs.tls is not None and not isinstance(where, socket.socket):
+            where = socket.create_server(where, backlog=BACKLOG, reuse_port=reuse_port)
         if isinstance(where, socket.socket):
             name = where.getsockname()
-            self._servers.append(Accepting(where, self.accept))
+            tls = None if needs.tls is None else Tls(needs.tls, needs.limits.head_s)
+            self._servers.append(Accepting(where, self.accept, tls))
         else:
             host, port = where
             server = await loop.create_server(self.accept, host, port, backlog=BACKLOG, reuse_port=reuse_port or None)

@@ -1,17 +1,21 @@
 """The reading half of a connection: bytes to whole requests, in order, within limits.
 
-httptools (llhttp, all its lenient flags off) does the parsing. Bytes that trickle in do not extend a deadline.
+A head is kept until it is whole and then read at once (gateway/request_head.py); a body is as long as it was said to be, or
+comes in chunks (gateway/chunked.py). Bytes that trickle in do not extend a deadline, and a body has to come at a least pace.
 """
 
 from collections.abc import Callable
 
-import httptools
 from msgspec import Struct
 
+from holdfast.gateway.chunked import Chunks
 from holdfast.gateway.needs import Limits
 from holdfast.gateway.refusals import Refusal, refusal
+from holdfast.gateway.request_head import CHUNKED, Alike, BadHead, Head, alike, hopeless, read_head
 
-ONCE_ONLY = frozenset((b"host", b"authorization", b"content-length", b"transfer-encoding", b"x-holdfast-deadline-s"))
+HEAD_END = b"\r\n\r\n"
+UNLIKE_MAX = 4  # so often a connection is expected to send its head again
+EMPTY_LINES_MAX = 4  # before a request, as some old clients send them
 
 
 class Request(Struct):
@@ -46,166 +50,159 @@ class Hearing(Struct):
 
 
 class Incoming:
-    """Feeds the parser and hears its callbacks. `since_s` is when the stage began; the sweep compares it with the limits."""
+    """Cuts what comes into requests. `since_s` is when the stage began; the sweep compares it with the limits."""
 
     __slots__ = (
-        "_body",
-        "_body_bytes",
-        "_head_bytes",
-        "_headers",
-        "_hearing",
-        "_limits",
-        "_parser",
-        "_tick",
-        "_url",
-        "since_s",
-        "stage",
+        *(
+            "_alike",
+            "_body",
+            "_body_bytes",
+            "_chunks",
+            "_head",
+            "_hearing",
+            "_length",
+            "_limits",
+            "_part",
+            "_tick",
+            "_unlike",
+        ),
+        *("since_s", "stage"),
     )
 
     def __init__(self, limits: Limits, hearing: Hearing) -> None:
         self._limits = limits
         self._hearing = hearing
         self._tick = hearing.tick
-        self._parser = httptools.HttpRequestParser(self)
-        self._url = b""
-        self._headers: dict[bytes, bytes] = {}
+        self._part = bytearray()  # a head that is not whole yet
+        self._head: Head | None = None  # whose body is awaited
         self._body: list[bytes] = []
-        self._head_bytes = self._body_bytes = 0
+        self._body_bytes = self._length = 0
+        self._chunks: Chunks | None = None
+        self._alike: Alike | None = None
+        self._unlike = 0
         self.stage = HEAD
         self.since_s = hearing.tick.now_s
 
     def feed(self, data: bytes) -> None:
         """Bytes from the client."""
-        if self.stage == DEAF:
-            return
-        if self.stage == IDLE:
-            self.stage, self.since_s = HEAD, self._tick.now_s
-            self._head_bytes = 0
+        if self._part and self.stage == HEAD:
+            searched = max(0, len(self._part) - 3)
+            self._part += data
+            if self._part.find(HEAD_END, searched) < 0 and self._part[:2] != b"\r\n":
+                self._wait(self._part)
+                return
+            data, self._part = bytes(self._part), bytearray()
+        at, size = 0, len(data)
         try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            self._stay(data[upgrade.args[0] :])
-            return
-        except httptools.HttpParserError as error:
-            self._refuse(400, f"This is not HTTP/1.1 as it should be: {error}.", "bad_http")
-        if self.stage == HEAD:
-            self._head_bytes += len(data)
-            self._check_head()
-
-    def _stay(self, rest: bytes) -> None:
-        """A client asks to switch protocols (Java's does, to h2c): read its head again without that wish.
-
-        llhttp takes what follows such a head for the other protocol, the body included.
-        """
-        parser, self._parser = self._parser, httptools.HttpRequestParser(self)
-        method = parser.get_method()
-        if method == b"CONNECT":
-            self._refuse(405, "CONNECT is not offered; this is no proxy.", "method_not_allowed")
-            return
-        lines = [b"%b %b HTTP/%b" % (method, self._url, parser.get_http_version().encode())]
-        lines += [b"%b: %b" % row for row in self._headers.items() if row[0] != b"upgrade"]
-        self.feed(b"\r\n".join(lines) + b"\r\n\r\n" + rest)
+            while at < size and self.stage != DEAF:
+                at = self._take_body(data, at) if self.stage == BODY else self._take_head(data, at)
+        except BadHead as bad:
+            self._refuse(bad)
 
     def silent(self) -> bool:
         """Whether not a byte has come of the request that is waited for."""
-        return self.stage == IDLE or (self.stage == HEAD and not self._head_bytes)
+        return self.stage == IDLE or (self.stage == HEAD and not self._part)
 
     def overdue(self, now: float) -> None:
         """Refuse what has taken too long."""
         limits, waited_s = self._limits, now - self.since_s
         if self.stage == HEAD and waited_s > limits.head_s:
-            self._refuse(408, f"The request's head took longer than {limits.head_s:g} s.", "too_slow")
+            self._refuse(BadHead(408, f"The request's head took longer than {limits.head_s:g} s.", "too_slow"))
         elif self.stage == BODY and waited_s > limits.body_s:
-            self._refuse(408, f"The request's body took longer than {limits.body_s:g} s.", "too_slow")
+            self._refuse(BadHead(408, f"The request's body took longer than {limits.body_s:g} s.", "too_slow"))
+        elif self.stage == BODY and self.body_bytes < limits.bytes_per_s_min * (waited_s - limits.rate_grace_s):
+            pace = f"{limits.bytes_per_s_min:g} bytes a second"
+            self._refuse(BadHead(408, f"The request's body comes at less than {pace}.", "too_slow"))
+
+    @property
+    def body_bytes(self) -> int:
+        """How much of the present body has come."""
+        return self._body_bytes if self._chunks is None else self._chunks.body_bytes
 
     def deafen(self) -> None:
         """Throw away whatever still comes."""
-        self._enter(DEAF)
-        self._headers, self._body = {}, []
+        self.stage, self.since_s = DEAF, self._tick.now_s
+        self._part, self._body, self._head, self._chunks = bytearray(), [], None, None
 
-    def _enter(self, stage: int) -> None:
-        self.stage = stage
-        self.since_s = self._tick.now_s
-
-    def _refuse(self, status: int, why: str, code: str) -> None:
+    def _refuse(self, bad: BadHead) -> None:
         if self.stage != DEAF:
             self.deafen()
-            self._hearing.refuse(refusal(status, why, code))
+            self._hearing.refuse(refusal(bad.status, bad.why, bad.code))
 
-    def _check_head(self) -> None:
-        limit = self._limits.head_bytes_max
-        if self._head_bytes > limit:
-            self._refuse(
-                431, f"The request's head is over the limit of {limit} bytes; send fewer headers.", "head_too_large"
-            )
+    def _wait(self, part: bytearray) -> None:
+        """A head is not whole yet."""
+        bad = hopeless(part, self._limits.head_bytes_max)
+        if bad is not None:
+            self._refuse(bad)
 
-    def _check_body(self, size: int) -> bool:
-        limit = self._limits.body_bytes_max
-        if size > limit:
-            self._refuse(413, f"The body is over the limit of {limit} bytes; send less text.", "request_too_large")
-        return size <= limit
-
-    # httptools calls what follows
-
-    def on_message_begin(self) -> None:
-        if self.stage != DEAF:
-            self._url = b""
-            self._headers = {}
-            self._body = []
-            self._head_bytes = self._body_bytes = 0
+    def _take_head(self, data: bytes, at: int) -> int:
+        """Read the head that begins here. Returns where it ends."""
+        if self.stage == IDLE:
             self.stage, self.since_s = HEAD, self._tick.now_s
+        if data.startswith(b"\r\n", at):
+            for _ in range(EMPTY_LINES_MAX):
+                at += 2 * data.startswith(b"\r\n", at)
+            if at == len(data):
+                return at
+        limits, known = self._limits, self._alike
+        length, begin = (0, 0) if known is None else known.match(data, at)
+        if known is not None and begin:
+            return self._take_start(data, begin, known.head, length)
+        end = data.find(HEAD_END, at)
+        if end < 0:
+            self._part += data[at:]
+            self._wait(self._part)
+            return len(data)
+        if end - at > limits.head_bytes_max:
+            why = f"The request's head is over the limit of {limits.head_bytes_max} bytes; send fewer headers."
+            raise BadHead(431, why, "head_too_large")
+        head = read_head(data, at, end, limits.headers_max)
+        self._unlike += 1
+        self._alike = alike(head, data, at, end) if self._unlike <= UNLIKE_MAX else None
+        return self._take_start(data, end + 4, head, head.length)
 
-    def on_url(self, url: bytes) -> None:
-        self._url += url
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self._head_bytes += len(name) + len(value)
-        if self._head_bytes > self._limits.head_bytes_max:
-            self._check_head()
-        if self.stage != HEAD:
-            return  # a trailer may not change what was decided at the head
-        name = name.lower()
-        headers = self._headers
-        if name in headers and name in ONCE_ONLY:
-            self._refuse(400, f"The header {name.decode('latin-1')} may be sent once only.", "bad_http")
-        else:
-            headers[name] = value
-
-    def on_headers_complete(self) -> None:
-        if self.stage == DEAF:
-            return
-        headers = self._headers
+    def _take_start(self, data: bytes, at: int, head: Head, length: int) -> int:
+        """A head was read, and its body of so many bytes begins here. Returns how far that was read."""
+        limit = self._limits.body_bytes_max
+        if 0 <= length <= len(data) - at and length <= limit:
+            self._complete(head, data[at : at + length])
+            return at + length
+        if length > limit:
+            raise self._too_large()
         self.stage, self.since_s = BODY, self._tick.now_s
-        length = headers.get(b"content-length")
-        if b"transfer-encoding" in headers:
-            if length is not None:
-                self._refuse(400, "Send Content-Length or Transfer-Encoding, not both.", "bad_http")
-            elif headers[b"transfer-encoding"].lower() != b"chunked":
-                self._refuse(501, "The only Transfer-Encoding spoken here is chunked.", "bad_http")
-        elif length is not None:
-            self._check_body(int(length))
-        if headers.get(b"expect", b"").lower() == b"100-continue" and self.stage == BODY:
+        self._head, self._length, self._body_bytes = head, length, 0
+        self._chunks = Chunks() if length == CHUNKED else None
+        if b"expect" in head.headers and head.new and at == len(data):
             self._hearing.go_on()
+        return at
 
-    def on_body(self, body: bytes) -> None:
-        if self.stage == DEAF:
-            return
-        self._body_bytes += len(body)
-        if self._check_body(self._body_bytes):
-            self._body.append(body)
+    def _take_body(self, data: bytes, at: int) -> int:
+        """Read on in the body. Returns how far."""
+        limit, chunks = self._limits.body_bytes_max, self._chunks
+        if chunks is not None:
+            at = chunks.take(data, at, limit)
+            if chunks.body_bytes > limit:
+                raise self._too_large()
+            if chunks.done:
+                self._whole(chunks.parts)
+            return at
+        piece = data[at : at + self._length - self._body_bytes]
+        self._body.append(piece)
+        self._body_bytes += len(piece)
+        if self._body_bytes == self._length:
+            self._whole(self._body)
+        return at + len(piece)
 
-    def on_message_complete(self) -> None:
-        parts, parser = self._body, self._parser
-        if self.stage == DEAF or parser.should_upgrade():
-            return
+    def _too_large(self) -> BadHead:
+        limit = self._limits.body_bytes_max
+        return BadHead(413, f"The body is over the limit of {limit} bytes; send less text.", "request_too_large")
+
+    def _whole(self, parts: list[bytes]) -> None:
+        head = self._head
+        self._head, self._chunks, self._body = None, None, []
+        if head is not None:
+            self._complete(head, b"".join(parts))
+
+    def _complete(self, head: Head, body: bytes) -> None:
         self.stage, self.since_s = IDLE, self._tick.now_s
-        self._body = []
-        request = Request(
-            parser.get_method(),
-            self._url,
-            self._headers,
-            parts[0] if len(parts) == 1 else b"".join(parts),
-            parser.should_keep_alive(),
-            parser.get_http_version() == "1.1",
-        )
-        self._hearing.request(request)
+        self._hearing.request(Request(head.method, head.target, head.headers, body, head.keep_alive, head.new))

@@ -1,5 +1,6 @@
 """What the front door is built from: everything it can't make itself, handed in once."""
 
+import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -25,13 +26,21 @@ class Limits(Struct, frozen=True, kw_only=True):
     body_bytes_max: int = 4 * 1024 * 1024
     head_s: float = 10.0  # first byte of a head to its end; trickling does not extend it
     body_s: float = 30.0  # end of the head to the end of the body
+    headers_max: int = 100
+    json_depth_max: int = 32
+    json_nodes_max: int = 100_000
+    bytes_per_s_min: float = 1024.0  # a body comes, and an answer is taken, at this pace at least
+    rate_grace_s: float = 5.0  # ... after so long
     idle_s: float = 75.0  # an open connection without a request
     stall_s: float = 60.0  # a client that does not read is cut after this
     deadline_s: float = float("inf")  # for a whole answer; x-holdfast-deadline-s may only shorten it
     connections_max: int = 4096
+    connections_per_address_max: int = 2048  # 0: no limit; likewise the next
+    connections_per_key_max: int = 2048
+    keep_s: float = 3600.0  # an older connection is told to close
     pipelined_max: int = 32
     large_text_bytes: int = 16 * 1024  # prompts from here on are tokenised in a thread
-    stream_bytes_max: int = 256 * 1024  # unread by one client: its answer waits beyond that
+    stream_bytes_max: int = 64 * 1024  # unread by one client: its answer waits beyond that
     buffers_bytes_max: int = 256 * 1024 * 1024  # unread by all clients: beyond that the slowest are cut
     descriptors_share: float = 0.8  # of the descriptor limit; beyond that new connections are refused
 
@@ -61,6 +70,7 @@ class Needs:
     glance: the gate's look at a request for an answer, likewise; it takes its rate and writes down who asks. None: no gate.
     streams: what outlives this worker; None: nothing does. linger_s: how long an answer that can be resumed goes on without a
     reader. descriptors: how many file descriptors are open, and how many may be. degrader: None: nothing is ever given up.
+    cors: origins whose web pages may ask. tls: what new connections are met with; None: nothing is encrypted.
     stands_in: the name of the smaller model, where these are its needs.
     """
 
@@ -85,6 +95,8 @@ class Needs:
     degrader: Degrader | None = None
     smaller: "Smaller | None" = None
     stands_in: str = ""
+    cors: tuple[str, ...] = ()
+    tls: Callable[[], ssl.SSLContext] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ Answer = Callable[[Exchange], Coroutine[None, None, None]]
 AnswerIn = Callable[[Exchange, Surface], Coroutine[None, None, None]]
 _SANE_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 MODEL = (b"/v1/models/", b"/models/")
+FIGURES_REST = 30.0  # times what making them took
 STREAM = (b"/v1/streams/", b"/streams/", b"/beta/streams/")
 
 
@@ -58,6 +59,7 @@ class Pages:
         self._resumed = resumed
         self._tokens = tokens
         self._draining = draining
+        self._figures_page, self._figures_due = b"", 0.0
         self._gets: dict[bytes, Callable[[Exchange], None]] = {
             b"/v1/models": self._models,
             b"/models": self._models,
@@ -107,6 +109,9 @@ class Pages:
         exchange.send(status, JSON_TYPE + self._id(exchange), msgspec.json.encode(value))
 
     def _wrong_method(self, exchange: Exchange, allowed: bytes, dress: Callable[[Refusal], Refusal] = as_it_is) -> None:
+        if exchange.request.method == b"OPTIONS":
+            exchange.options(allowed, self._id(exchange))
+            return
         path, method = exchange.request.path.decode("latin-1"), exchange.request.method.decode("latin-1")
         said = refusal(405, f"{path} is asked with {allowed.decode()}, not {method}.", "method_not_allowed")
         exchange.refuse(dress(said), self._id(exchange) + b"allow: %b\r\n" % allowed)
@@ -163,4 +168,13 @@ class Pages:
         if not self._passes(exchange, self._needs.screen_metrics):
             return
         kind = f"content-type: {CONTENT_TYPE_LATEST}\r\n".encode()
-        exchange.send(200, kind + self._id(exchange), generate_latest(self._needs.registry))
+        exchange.send(200, kind + self._id(exchange), self._figures())
+
+    def _figures(self) -> bytes:
+        """The page of all figures. It costs milliseconds, and anybody may ask: so it is not made anew at each question."""
+        now = self._needs.clock.now
+        began = now()
+        if began >= self._figures_due:
+            self._figures_page = generate_latest(self._needs.registry)
+            self._figures_due = now() + FIGURES_REST * (now() - began)
+        return self._figures_page

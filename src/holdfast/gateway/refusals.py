@@ -29,6 +29,7 @@ TYPES = {
     408: "invalid_request_error",
     409: "invalid_request_error",
     413: "invalid_request_error",
+    417: "invalid_request_error",
     422: "invalid_request_error",
     429: "rate_limit_error",
     431: "invalid_request_error",
@@ -36,6 +37,7 @@ TYPES = {
     501: "invalid_request_error",
     503: "overloaded_error",
     504: "timeout_error",
+    505: "invalid_request_error",
 }
 BY_CODE = {
     "not_found": 404,

@@ -17,6 +17,7 @@ from holdfast.gateway.anthropic_events import refuse
 from holdfast.gateway.connection import Exchange
 from holdfast.gateway.head import asker
 from holdfast.gateway.needs import Needs
+from holdfast.gateway.nesting import refuse_forest
 from holdfast.gateway.openai_wire import Ask, read
 from holdfast.gateway.pages import Answer, request_id_line
 from holdfast.gateway.plain import text_of
@@ -70,6 +71,7 @@ class Tokens:
                 needs.glance(who, exchange.address)
             elif needs.screen is not None:
                 needs.screen(who.key, who.body_bytes)
+            refuse_forest(request.body, needs.limits.json_depth_max, needs.limits.json_nodes_max)
             try:
                 if len(request.body) < needs.limits.large_text_bytes:
                     page = make(request.body)

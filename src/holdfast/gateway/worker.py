@@ -5,6 +5,7 @@ What it can't make itself is handed in as Parts, so that a story can put the sam
 
 import asyncio
 import socket
+import ssl
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
@@ -67,8 +68,8 @@ class Parts:
     this life of this worker in it; `farewell` is called at the end, with whether somebody may still ask for what lies there.
     `descriptors`: see Needs. `board` and `ledger` are what it shares with the other workers: counts, views, rates, quotas.
     `beside`: what must run as long as it serves. `smaller`: the model that answers on a rung of the ladder; None: there is none.
-    `access` takes down each request; None: nothing does. `look_at_keys` reads the key ring of the site. The door's figures are in
-    `registry`.
+    `access` takes down each request; None: nothing does. `look_at_keys` reads the key ring of the site. `tls`: see Needs.
+    The door's figures are in `registry`.
     """
 
     dialler: Dialler
@@ -91,6 +92,7 @@ class Parts:
     board: Board = field(default_factory=OwnBoard)
     ledger: Ledger = field(default_factory=OwnLedger)
     beside: tuple[Callable[[], Coroutine[Any, Any, None]], ...] = ()
+    tls: Callable[[], ssl.SSLContext] | None = None
     smaller: SmallerModel | None = None
     access: Access | None = None
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
@@ -296,7 +298,7 @@ def patience_of(settings: Settings) -> Patience:
 
 def needs_of(settings: Settings, parts: Parts, wiring: Wiring, archive: Archive | None = None) -> Needs:
     """What the door needs."""
-    gateway, guard, lines, service = settings.gateway, settings.guard, wiring.lines, stack(wiring)
+    lines, service = wiring.lines, stack(wiring)
     streams = None
     if wiring.journal is not None and archive is not None and parts.shelf is not None:
         streams = Streams(wiring.journal, archive, parts.shelf, service, parts.clock)
@@ -327,7 +329,7 @@ def needs_of(settings: Settings, parts: Parts, wiring: Wiring, archive: Archive 
         screen=screen(wiring.gate.tenants),
         access=parts.access,
         registry=parts.registry,
-        screen_metrics=screen_metrics(wiring.gate.tenants, gateway.metrics),
+        screen_metrics=screen_metrics(wiring.gate.tenants, settings.gateway.metrics),
         glance=wiring.gate.glance,
         dialect=parts.dialect,
         card=lambda: card_of(lines.release()),
@@ -337,17 +339,33 @@ def needs_of(settings: Settings, parts: Parts, wiring: Wiring, archive: Archive 
         unix_s=parts.unix_s,
         bits=parts.bits,
         emit=parts.emit,
-        limits=Limits(
-            head_bytes_max=gateway.header_bytes_max,
-            body_bytes_max=gateway.body_bytes_max,
-            head_s=gateway.header_s,
-            body_s=gateway.body_s,
-            idle_s=gateway.idle_s,
-            stall_s=gateway.unread_s,
-            deadline_s=settings.request.deadline_s,
-            connections_max=gateway.connections_max,
-            stream_bytes_max=guard.stream_bytes_max,
-            buffers_bytes_max=guard.buffers_bytes_max,
-            descriptors_share=guard.descriptors_share,
-        ),
+        limits=limits_of(settings),
+        cors=settings.gateway.cors_origins,
+        tls=parts.tls,
+    )
+
+
+def limits_of(settings: Settings) -> Limits:
+    """The [gateway] and [guard] sections in the door's words."""
+    gateway, guard = settings.gateway, settings.guard
+    return Limits(
+        head_bytes_max=gateway.header_bytes_max,
+        headers_max=gateway.headers_max,
+        body_bytes_max=gateway.body_bytes_max,
+        json_depth_max=gateway.json_depth_max,
+        json_nodes_max=gateway.json_nodes_max,
+        head_s=gateway.header_s,
+        body_s=gateway.body_s,
+        bytes_per_s_min=gateway.bytes_per_s_min,
+        rate_grace_s=gateway.rate_grace_s,
+        idle_s=gateway.idle_s,
+        keep_s=gateway.keep_s,
+        stall_s=gateway.unread_s,
+        deadline_s=settings.request.deadline_s,
+        connections_max=gateway.connections_max,
+        connections_per_address_max=gateway.connections_per_address_max,
+        connections_per_key_max=gateway.connections_per_key_max,
+        stream_bytes_max=guard.stream_bytes_max,
+        buffers_bytes_max=guard.buffers_bytes_max,
+        descriptors_share=guard.descriptors_share,
     )

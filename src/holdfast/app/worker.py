@@ -6,6 +6,7 @@ import os
 import resource
 import signal
 import sys
+from collections.abc import Callable, Coroutine
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -73,6 +74,7 @@ from holdfast.store.quarantine import QuarantineCells, QuarantineRegister
 from holdfast.store.shelf import FileShelf, shelf_folder
 
 # what a worker writes to the log: not every request, only what an operator would ask about later
+Tended = Callable[[], Coroutine[Any, Any, None]]
 TOLD = (
     AnswerFenced,
     AnswerMoved,
@@ -101,6 +103,12 @@ TOLD = (
     SharingLost,
     StreamResumed,
 )
+
+
+def _beside(figures: Tended, ledger: Tended | None, certificate: Certificate | None) -> tuple[Tended, ...]:
+    """What runs as long as the worker serves."""
+    tended = figures, ledger, None if certificate is None else certificate.run
+    return tuple(one for one in tended if one is not None)
 
 
 def gateway_worker(settings: Settings, name: str) -> int:
@@ -142,8 +150,6 @@ def gateway_worker(settings: Settings, name: str) -> int:
     registry = CollectorRegistry()
     ledger, tend_ledger = open_ledger(settings, folder, clock, emit)
     certificate = Certificate(settings.gateway, clock, unix_s, emit) if settings.gateway.tls_cert else None
-    figures = partial(show_metrics, folder.metrics(name), registry)
-    tended = (tend_ledger, certificate and certificate.run)
     parts = Parts(
         dialler=dialler,
         dialect=dialect,
@@ -160,7 +166,7 @@ def gateway_worker(settings: Settings, name: str) -> int:
         register=QuarantineRegister(folder.quarantine, clock.now, unix_s),
         board=board,
         ledger=ledger,
-        beside=(figures, *(one for one in tended if one is not None)),
+        beside=_beside(partial(show_metrics, folder.metrics(name), registry), tend_ledger, certificate),
         registry=registry,
         tls=None if certificate is None else lambda: certificate.context,
         shelf=shelf if settings.journal.on else None,

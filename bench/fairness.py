@@ -1,6 +1,6 @@
 """One tenant asks ten times its share: what do the nine others notice?
 
-    python bench/fairness.py [--seconds 20] [--rounds 1] [--headroom 0 0.05] [--memory-min 0 0]
+    python bench/fairness.py [--seconds 20] [--rounds 1] [--headroom 0 0.04] [--memory-min 0 0]
 
 Three scripted replicas of 128 slots; steps of 60 ms, answers of 25 to 75 tokens. What matters of these numbers is how often a
 slot comes free (here each 10 ms) beside how long a first token takes on an idle site (here 40 ms, 80 at p99): nobody can be let
@@ -9,7 +9,7 @@ at half of its share; the same nine beside the greedy one, who asks ten times it
 and all ten wanting more than their share (the nine 1.5 times, the greedy one ten times), so that each always has work waiting.
 Each run is counted once the slots have been filled and given back three times. All this on several sites in turn, without
 headroom, where fairness is only in the order of those who wait, and everybody waits for a slot; and with the headroom that a
-site has by default. `--headroom 0 0.05 0 --memory-min 0 0 0.08` adds one with a guaranteed share of the slots for each of the
+site has by default. `--headroom 0 0.04 0 --memory-min 0 0 0.08` adds one with a guaranteed share of the slots for each of the
 nine. With more rounds the medians count; only sites with headroom or a guaranteed share must keep the bar for first tokens.
 
 In the third run the work done for any two tenants may differ by no more than the bound of VTC (Sheng et al., OSDI 2024, theorem
@@ -253,7 +253,7 @@ def main() -> int:
     parser.add_argument("--token-ms", type=float, default=60.0)
     parser.add_argument("--chunk", type=int, default=4096, help="prompt tokens that a replica reads in one step")
     parser.add_argument("--normal", type=float, default=0.5, help="how much of its share each of the nine asks")
-    parser.add_argument("--headroom", type=float, nargs="+", default=[0.0, 0.05], help="of each site")
+    parser.add_argument("--headroom", type=float, nargs="+", default=[0.0, 0.04], help="of each site")
     parser.add_argument(
         "--memory-min", type=float, nargs="+", default=[0.0, 0.0], help="guaranteed to each of the nine, of each site"
     )

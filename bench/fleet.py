@@ -194,7 +194,7 @@ def greed(outcome: Outcome, quick: bool) -> None:
     seconds, warm_s = (20.0, 6.0) if quick else (60.0, 12.0)
     rows: list[tuple[object, ...]] = []
     for used in (0.5, 0.7, 0.9):
-        for name, alone, headroom in (("alone", True, 0.05), ("beside", False, 0.0), ("with headroom", False, 0.05)):
+        for name, alone, headroom in (("alone", True, 0.04), ("beside", False, 0.0), ("with headroom", False, 0.04)):
             report = play(fleet_days.greed(alone, seconds, 0, headroom, used))
             asked = report.asked_by["normal"]
             settled = sum(asked[: round(warm_s / report.bin_s)])

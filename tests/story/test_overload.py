@@ -133,11 +133,11 @@ def test_with_headroom_the_others_first_tokens_come_as_if_they_were_alone_and_ha
         ) / 3 / slots
 
     (alone, _), (without, full) = run(story(False, 0.0)), run(story(True, 0.0))
-    beside, used = run(story(True, 0.05))
+    beside, used = run(story(True, 0.04))
     assert without > 4 * alone
     assert full > 0.99
     assert beside <= 1.5 * alone
-    assert used >= 0.965  # of 10 slots that may be kept of 192
+    assert used >= 0.96  # 8 slots of 192 may be kept
 
 
 def test_weights_divide_the_work_of_those_who_all_want_more():

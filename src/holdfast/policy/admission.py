@@ -137,7 +137,7 @@ class Admission:
     tokens_max: int = 4_000_000
     bytes_max: int = 64 * 1024 * 1024
     first_token_s: float = 2.0
-    headroom: float = 0.05  # see policy/headroom.py
+    headroom: float = 0.04  # see policy/headroom.py
 
     def ask(self, asked: Asked, standing: Standing) -> Verdict:
         """The verdict on one that is within its rates and quota."""

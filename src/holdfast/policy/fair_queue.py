@@ -13,7 +13,7 @@ its share waits behind one that asks for ten times its own. With it, who uses le
 and the bound is larger by the credit. A tenant held back by a limit of its own (concurrency, memory share) is lifted too,
 without credit: it is stepped over, and asked again when something of its own has ended. Somebody who does not fit for want of
 room is not stepped over, and holds his band and those below: otherwise the small ones would always fill the place that the big
-one waits for.
+one waits for. Somebody for whom what is free is not meant (policy/headroom.py) is stepped over for this once, and loses nothing.
 
 Within a tenant the earliest deadline goes first; one without counts as having one PATIENCE_S after its arrival, so that it is
 not passed over for ever. Costs: heaps for tenants and expiry, a sorted list for each tenant's own line, all O(log n); what
@@ -36,7 +36,7 @@ _SMOOTH = 0.02  # what one more request changes of the average
 IDLE_MAX = (
     4096  # tenants without anybody waiting whose counters are remembered; who is forgotten comes back as a new one
 )
-OWED = 2.0
+OWED = 2.0  # credits by which somebody may fall behind while what is free is kept for others
 _ASIDE = 8  # tenants that are stepped over at one look, since what is free is kept for others
 _ASKED_AGAIN = 4  # tenants that their own limit held back, asked again at each look, the longest held first
 

@@ -5,19 +5,21 @@ still waits for somebody's answer to end. With slots that free one after another
 free waits with a probability that falls with k like a power. So a few free ones are worth much to those who come seldom, and
 cost little: they are the last to be filled, not empty for good.
 
-How many is learnt. Each request of a modest tenant (policy/fair_queue.py says who is) that finds no room adds one to what is
-kept; each that finds room takes WAIT_SHARE of one away, so that about so large a share of them waits; and all is forgotten in
-MEMORY_S. What is kept is kept against the others: a tenant is not held up by what it needed itself, so whoever is alone has all
-slots. Never more than `share` of them is kept, rounded: that is the price, paid only while a modest tenant asks beside a greedy
-one. Where the replicas count cache places, as many are kept as so many requests of the modest would take.
+How many is learnt. Each request of a modest tenant, one that holds no more than its share of the slots, that finds no room adds
+one to what is kept; each that finds room takes WAIT_SHARE of one away, so that about so large a share of them waits; and all is
+forgotten in MEMORY_S. What is kept is kept against the others: a tenant is not held up by what it needed itself, so whoever is
+alone has all slots. Never more than `share` of them is kept, rounded: that is the price, paid only while a modest tenant asks
+beside a greedy one. Where the replicas count cache places, as many are kept as so many requests of the modest would take.
 
-Order stays the fair queue's: it asks the least served first, and who is not modest is held like all behind it. Nobody starves:
-who is held while others go falls behind their counters, and is modest before they have had half of their credit more.
+Shares are by weight among those who asked of late. Nobody starves: whoever is held up has more than its share, and as soon as it
+has not, it is held up no more. Of two bands the higher one is not held up by what the lower one needs. Several workers tell one
+another what theirs needed.
 
-Of two bands the higher one is not held up by what the lower one needs. Several workers tell one another what theirs needed.
+Regimes: many slots (hundreds), the modest at half of their shares: a few in a hundred, and next to nobody waits. Few slots, or
+modest tenants who use nearly all of their shares: they come in larger swells than the share can hold; it helps, and does not
+suffice. Everybody greedy: somebody who waits has always less than its share, so no slot stays idle.
 """
 
-from collections.abc import Iterable
 from math import ceil, exp, sqrt
 
 from holdfast.policy.fair_queue import KEPT
@@ -47,9 +49,6 @@ class _Need:
 
     def part(self, tenant: str) -> float:
         return self._parts.get(tenant, 0.0) * self._scale
-
-    def parts(self) -> Iterable[str]:
-        return self._parts
 
     def add(self, tenant: str) -> None:
         more = 1.0 / self._scale

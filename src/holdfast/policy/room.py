@@ -213,11 +213,6 @@ class Room:
         held = self._tokens + self._others_tokens + self._promised_tokens
         return self.free - self._promised, max(0, self._tokens_max - held)
 
-    def outstanding(self, boot: str) -> int:
-        """Tokens of work that this worker has given to one replica and that are not done."""
-        place = self.places.get(boot)
-        return 0 if place is None else place.work
-
     # inside
 
     def _change(self, place: Place, slots: int, tokens_max: int, serving: bool) -> None:

@@ -116,7 +116,7 @@ def flood(load: float, engines: Engines, count: int, seconds: float, spread: flo
     return Plan(seconds=seconds, engines=engines, flows=(flow,), expected_tokens=32)
 
 
-def greed(alone: bool, seconds: float = 30.0, seed: int = 0, headroom: float = 0.05, used: float = 0.7) -> Plan:
+def greed(alone: bool, seconds: float = 30.0, seed: int = 0, headroom: float = 0.04, used: float = 0.7) -> Plan:
     """Nine tenants at 0.7 of their shares; beside them, unless they are alone, one that asks for ten times its own, in answers
     twice as long. A step takes the same however full a batch is, so that what the nine notice is the greedy one's slots."""
     engines = Engines(replicas=3, slots=128, batch_cost=0.0)

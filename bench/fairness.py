@@ -46,6 +46,7 @@ TOKENS = 50  # of a normal answer, on average
 WORK_IN, WORK_OUT = 1, 2
 TTFT_FACTOR_MAX = 1.5
 WORK_SHARE_MIN = 0.97
+BUSY_FACTOR = 1.3  # what has begun does not depend on slots: if it comes later too, it is for want of processors
 WARM_S = 18.0  # three of the greedy one's answers: until then all that filled the slots together end together
 
 
@@ -159,6 +160,11 @@ def verdicts(told: Numbers) -> list[str]:
         missed.append(
             f"the nine's first tokens take {told['ttft_factor']:.2f} times as long beside the greedy one; the bar is "
             f"{TTFT_FACTOR_MAX:g}"
+        )
+    alone_ms, beside_ms = told["gap_ms_p50_p99_alone"][1], told["gap_ms_p50_p99_beside"][1]
+    if beside_ms > BUSY_FACTOR * alone_ms:
+        missed.append(
+            f"the machine was too busy to tell: tokens of answers under way came {beside_ms} ms apart (p99), {alone_ms} ms before"
         )
     lost = told["nine_beside"]["offered"] - told["nine_beside"]["good"]
     if lost:

@@ -37,7 +37,7 @@ IDLE_MAX = (
     4096  # tenants without anybody waiting whose counters are remembered; who is forgotten comes back as a new one
 )
 OWED = 2.0  # credits by which somebody may fall behind while what is free is kept for others
-_ASIDE = 8  # tenants that are stepped over at one look, since what is free is kept for others
+_ASIDE = 2  # tenants that are stepped over at one look, since what is free is kept for others
 _ASKED_AGAIN = 4  # tenants that their own limit held back, asked again at each look, the longest held first
 
 

@@ -70,6 +70,7 @@ class Headroom:
         self.any = False  # whether anything is kept at all; to be read only
         self._needs: dict[int, _Need] = {}
         self._elsewhere: dict[tuple[str, int], float] = {}
+        self._elsewhere_all: dict[int, float] = {}  # by band
         self._active: dict[str, tuple[float, float]] = {}  # weight, and when last seen; longest ago first
         self._weights = 0.0  # of these together
         self._tokens = 0.0  # places that a modest tenant's request takes
@@ -118,9 +119,9 @@ class Headroom:
                 others = float(most)
             if number >= band:
                 slots += others
-        for (one, number), more in self._elsewhere.items():
-            if number >= band and one != tenant:
-                slots += more
+        for number, more in self._elsewhere_all.items():
+            if number >= band:
+                slots += more - self._elsewhere.get((tenant, number), 0.0)
         return min(most, max(0, ceil(slots - _LEAST)))
 
     def complaint(
@@ -145,6 +146,9 @@ class Headroom:
     def elsewhere(self, told: dict[tuple[str, int], float]) -> None:
         """What all other workers together tell, by tenant and band."""
         self._elsewhere = told
+        self._elsewhere_all = {}
+        for (_, band), more in told.items():
+            self._elsewhere_all[band] = self._elsewhere_all.get(band, 0.0) + more
         self.any = bool(self._needs or told)
 
     def _forget(self, now: float) -> None:

@@ -80,11 +80,11 @@ def test_a_hold_grows_and_shrinks_with_its_work():
     room = _one(slots=4, tokens_max=100)
     room.take("a", "x", 10, 30)
     room.grow("x", 50)
-    assert (room.used(), room.outstanding("a")) == ((1, 50), 110)
+    assert (room.used(), room.places["a"].work) == ((1, 50), 110)
     room.grow("x", 20)
-    assert (room.fits(80), room.outstanding("a")) == ("", 50)
+    assert (room.fits(80), room.places["a"].work) == ("", 50)
     room.give("x")
-    assert (room.used(), room.outstanding("a"), room.outstanding("b")) == ((0, 0), 0, 0)
+    assert (room.used(), room.places["a"].work) == ((0, 0), 0)
 
 
 def test_of_two_workers_only_one_gets_the_last_slot_even_if_both_looked_before():

@@ -25,6 +25,8 @@ class Crowd:
     first_s: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     refused_s: list[float] = field(default_factory=list)  # how long a refusal took
     wasted: int = 0  # answers that began and missed their deadline
+    spread: float = 0.0  # answers are by so much of their length shorter or longer
+    count_from_s: float = 0.0  # first tokens of requests that came before this are left out
 
     async def come(self, rate_per_s: float, seconds: float, key: str = "", seed: int = 1, clients: int = 500) -> None:
         """Poisson arrivals, from so many different clients."""
@@ -33,17 +35,18 @@ class Crowd:
         while clock.now() < end:
             await clock.sleep(random.expovariate(rate_per_s))
             client = key or f"key {len(tasks) % clients}"
-            tasks.append(asyncio.ensure_future(self._one(key, client)))
+            tokens = round(self.tokens * (1 + self.spread * (2 * random.random() - 1)))
+            tasks.append(asyncio.ensure_future(self._one(key, client, tokens)))
         await asyncio.gather(*tasks)
 
-    async def _one(self, key: str, client: str) -> None:
+    async def _one(self, key: str, client: str, tokens: int) -> None:
         world = self.world
         began = world.clock.now()
         try:
             who = Asker(key, self.deadline_s, body_bytes=60)
             world.gate.glance(who, client)
             asked = world.generation(
-                self.tokens,
+                tokens,
                 deadline=began + self.deadline_s,
                 tenant=who.tenant,
                 priority=who.priority,
@@ -56,7 +59,8 @@ class Crowd:
         if got.fault is None:
             self.good[who.tenant] += 1
             self.said["good"] += 1
-            self.first_s[who.tenant].append(got.at[0] - began)
+            if began >= self.count_from_s:
+                self.first_s[who.tenant].append(got.at[0] - began)
         elif isinstance(got.fault, Overloaded):
             self._refused(got.fault, began)
         else:

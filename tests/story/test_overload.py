@@ -103,6 +103,43 @@ def test_a_greedy_tenant_gets_its_share_and_the_others_hardly_notice():
     assert p99(firsts) < p99(quiet) + 0.74  # one answer's time at most: until the next slot frees
 
 
+def test_with_headroom_the_others_first_tokens_come_as_if_they_were_alone_and_hardly_a_slot_is_idle():
+    """Nine at half of their shares beside one at ten times its own, whose answers are twice as long and so free slots seldom."""
+    slots, step_s, tokens, seconds, settled_s = 64, 0.06, 50, 20, 12.0
+
+    async def story(greedy: bool, headroom: float) -> tuple[float, float]:
+        world = World(
+            "a", "b", "c", slots=slots, step_s=step_s, tenants=Tenants(TEN, {one.tenant: one.tenant for one in TEN})
+        )
+        world.gate.headroom.share = headroom
+        share = 3 * slots / (tokens * step_s) / 10
+        normal = Crowd(world, 30.0, tokens, spread=0.5, count_from_s=settled_s)
+        hog = Crowd(world, 30.0, 2 * tokens, spread=0.5)
+        running = []
+
+        async def look() -> None:
+            await world.clock.sleep(settled_s)
+            while world.clock.now() < seconds:
+                running.append(world.gate.running)
+                await world.clock.sleep(0.1)
+
+        async with world.running():
+            coming = [normal.come(0.5 * share, seconds, f"t{n}", seed=n) for n in range(1, 10)]
+            await together(look(), *coming, *([hog.come(5 * share, seconds, "t0", seed=7)] if greedy else []))
+            world.settled()
+        assert normal.said["good"] >= 0.99 * sum(normal.said.values())
+        return p99([wait for waits in normal.first_s.values() for wait in waits]), sum(running) / len(
+            running
+        ) / 3 / slots
+
+    (alone, _), (without, full) = run(story(False, 0.0)), run(story(True, 0.0))
+    beside, used = run(story(True, 0.04))
+    assert without > 4 * alone
+    assert full > 0.99
+    assert beside <= 1.5 * alone
+    assert used >= 0.96  # 8 slots of 192 may be kept
+
+
 def test_weights_divide_the_work_of_those_who_all_want_more():
     async def story():
         heavy, light = Limits(tenant="heavy", weight=3.0), Limits(tenant="light")

@@ -26,6 +26,7 @@ class TenantView(Struct, frozen=True, kw_only=True):
     running: int = 0
     held_tokens: int = 0  # places in the replicas' caches
     served_tokens: float = 0.0  # work done for it: prompts, and twice the answers; what fairness counts
+    headroom: float = 0.0  # slots that it needed in its band while it used less than its share
     admitted: int = 0
     refused: dict[str, int] = {}  # by the name of the limit
     quota_used: float = 0.0  # tokens of its quota that are reserved or used now
@@ -55,6 +56,7 @@ class WorkerView(Struct, frozen=True, kw_only=True):
     at: float = 0.0
     running: int = 0
     waiting: int = 0
+    waiting_kept: int = 0  # of those, held back although something is free: it is kept for tenants that use less
     waiting_own: int = 0  # of those, held back by a limit of their own tenant: more replicas would not help them
     waiting_tokens: int = 0
     wait_s: float = 0.0  # how long those who were let in lately had waited: the larger half's least

@@ -33,6 +33,13 @@ class Admission(Struct, frozen=True, forbid_unknown_fields=True):
             "is cut to a wait of a fortieth of it (CoDel)."
         ),
     ] = 2.0
+    headroom: Annotated[
+        Share,
+        Meta(
+            description="Share of the slots and cache that is kept free at most, from tenants that use more than their share "
+            "for those that use less, while these find no room. 0: none."
+        ),
+    ] = 0.04
     expected_tokens: Annotated[
         int, Meta(ge=1, description="Tokens that an answer is taken to have until a tenant's own answers are known.")
     ] = 256

@@ -25,6 +25,8 @@ from holdfast.policy.admission import Admission, Asked, Queue, Shed, Standing, d
 from holdfast.policy.codel import CoDel
 from holdfast.policy.expectation import Expectation
 from holdfast.policy.fair_queue import FairQueue, Waiting
+from holdfast.policy.fitting import Fitting
+from holdfast.policy.headroom import Headroom
 from holdfast.policy.memory_shares import Shares
 from holdfast.policy.pace import Pace
 from holdfast.policy.quota import Quota
@@ -62,6 +64,8 @@ class Gate:
     def __post_init__(self) -> None:
         self.queue = FairQueue(lambda tenant: self.tenants.named(tenant).weight)
         self.shares = Shares(self.tenants.all)
+        self.headroom = Headroom(self.rules.headroom)
+        self.fitting = Fitting(self.room, self.shares, self.queue, self.headroom)
         self.pace = Pace()
         self.accounts: dict[str, Account] = {}
         self.waits, self.away = Waits(), Away()
@@ -110,7 +114,8 @@ class Gate:
             raise self._refused(limits, degraded(why, CALM_S, self.draw()))
         if limits.tokens_per_min:
             self._reserve(place, limits, now)
-        complaint = self._complaint(account, place.hold)
+        complaint = self.fitting.complaint(limits, generation.priority, place.hold, now)
+        self.fitting.came(limits, generation.priority, place.hold, complaint, now)
         if complaint or self.queue.requests:
             self._line_up(place, complaint, now)
         else:
@@ -198,18 +203,9 @@ class Gate:
         work = uncached + WORTH_OUT * expected
         return Place(generation, account, now, prompt, uncached, expected, work, prompt + expected)
 
-    def _complaint(self, account: Account, hold: int) -> str:
-        """Why it can't be served now: its own tenant's limits first."""
-        if account.bound:
-            room = self.room
-            why = self.shares.fits(account.limits, hold, room.total(), room.used())
-            if why:
-                return why
-        return self.room.fits(hold)
-
     def _fits(self, waiting: Waiting) -> str:
         place = self.waiting[waiting.ticket]
-        return self._complaint(place.account, place.hold)
+        return self.fitting.complaint(place.account.limits, waiting.band, place.hold, self.clock.now())
 
     def _reserve(self, place: Place, limits: Limits, now: float) -> None:
         """The quota, by the longest that the answer may become. Raises Overloaded."""
@@ -238,11 +234,12 @@ class Gate:
         prompt = who.body_bytes // BYTES_A_TOKEN
         expected = self.expectation.of(limits.tenant, prompt)
         work = prompt + WORTH_OUT * expected
-        complaint = self._complaint(self.account(limits), prompt + expected)
+        complaint = self.fitting.complaint(limits, band, prompt + expected, now)
         asked = Asked(now=now, deadline=now + who.deadline_s, draw=self.draw(), tenant=limits.tenant)
         asked.work, asked.bytes = work, who.body_bytes
         ruling = self.rules.ask(asked, self._standing(limits, band, complaint, work, now))
         if isinstance(ruling, Shed):
+            self.fitting.came(limits, band, prompt + expected, complaint, now)
             raise self._refused(limits, ruling)
 
     def _served_well(self, limits: Limits) -> bool:
@@ -360,7 +357,7 @@ class Gate:
         if waited_s < self.rules.queue_wait_s:
             service_s = self.pace.service_s(place.expected, now)
             return self._refused(limits, self.rules.too_late(now, generation.deadline, service_s, self.draw()))
-        complaint = self._complaint(place.account, place.hold)
+        complaint = self.fitting.complaint(limits, generation.priority, place.hold, now)
         standing = self._standing(limits, generation.priority, complaint, place.work, now)
         return self._refused(limits, self.rules.outwaited(waited_s, standing, self.draw()))
 

@@ -8,6 +8,8 @@ from prometheus_client.registry import Collector
 from holdfast.gateway.gate import Gate
 from holdfast.gateway.gate_view import busiest
 
+LOWEST_BAND = -10  # the least that [tenants] priority may be
+
 
 class GateCollector(Collector):
     """Shows one worker's gate. Tenants are those of the settings, so their labels are bounded."""
@@ -20,6 +22,7 @@ class GateCollector(Collector):
         now = gate.clock.now()
         level, _ = gate.quota.site_state(now)
         total, used = gate.room.total(), gate.room.used()
+        kept = gate.headroom.kept("", LOWEST_BAND, total[0], now)
         for name, words, value in (
             ("holdfast_queue_requests", "Requests that wait for a place.", gate.queue.requests),
             ("holdfast_queue_tokens", "Tokens of work that wait.", gate.queue.work),
@@ -29,6 +32,7 @@ class GateCollector(Collector):
             ("holdfast_site_bucket_level", "Requests that may come at once now, of all workers.", level),
             ("holdfast_slots", "Slots of all replicas that may take work.", total[0]),
             ("holdfast_slots_used", "Of those, held by this worker.", used[0]),
+            ("holdfast_slots_kept", "Of those, kept from tenants that hold their share.", kept),
             ("holdfast_cache_tokens", "Cache places of all replicas that may take work.", total[1]),
             ("holdfast_cache_tokens_held", "Of those, held by this worker.", used[1]),
         ):

@@ -23,6 +23,7 @@ def view_of(gate: Gate, now: float) -> WorkerView:
         worker="",
         running=gate.running,
         waiting=gate.queue.requests,
+        waiting_kept=kept_off(gate, now) if gate.queue.requests else 0,
         waiting_own=held_back(gate) if gate.queue.requests else 0,
         waiting_tokens=gate.queue.work,
         wait_s=gate.waits.middle_s(now),
@@ -46,6 +47,13 @@ def held_back(gate: Gate) -> int:
     return count
 
 
+def kept_off(gate: Gate, now: float) -> int:
+    """How many wait although something is free, since it is kept for others."""
+    if not gate.headroom.any:
+        return 0
+    return sum(gate.fitting.kept_off(account.limits, now) for account in gate.accounts.values())
+
+
 def busiest(accounts: Iterable[Account]) -> list[Account]:
     """Those who use most, where there are too many to tell of all."""
     found = list(accounts)
@@ -67,6 +75,7 @@ def tenant_view(gate: Gate, account: Account, now: float) -> TenantView:
         running=account.running,
         held_tokens=gate.shares.of(limits.tenant).tokens,
         served_tokens=account.served,
+        headroom=gate.headroom.told(limits.tenant, limits.priority),
         admitted=account.admitted,
         refused=dict(account.refused),  # a copy: the view is kept while the account counts on
         quota_used=used,
@@ -91,15 +100,18 @@ class Ears:
         """The newest views of all living workers; ours among them says nothing new."""
         gate, served = self._gate, {}
         held: dict[str, tuple[int, int]] = {}
+        needed: dict[tuple[str, int], float] = {}
+        now = gate.clock.now()
         flooded, workers = 0, 1
         for view in views:
             if view.worker == self._own:
                 continue
             workers += 1
-            flooded += view.waiting > view.waiting_own
+            flooded += view.waiting > view.waiting_own + view.waiting_kept
             for one in view.tenants:
                 slots, tokens = held.get(one.tenant, (0, 0))
                 held[one.tenant] = slots + one.running, tokens + one.held_tokens
+                self._active(one, needed, now)
                 key = view.worker, one.tenant
                 served[key] = one.served_tokens
                 more = one.served_tokens - self._served.get(key, one.served_tokens)
@@ -108,4 +120,14 @@ class Ears:
         self._served = served
         gate.neighbours.flooded, gate.neighbours.workers = flooded, workers
         gate.shares.elsewhere(held)
+        gate.headroom.elsewhere(needed)
         gate.serve()
+
+    def _active(self, one: TenantView, needed: dict[tuple[str, int], float], now: float) -> None:
+        """What one tenant in another worker means for the headroom."""
+        if one.running or one.waiting or one.headroom:
+            limits = self._gate.tenants.named(one.tenant)
+            self._gate.headroom.seen(one.tenant, limits.weight, now)
+            if one.headroom:
+                key = one.tenant, limits.priority
+                needed[key] = needed.get(key, 0.0) + one.headroom

@@ -252,6 +252,7 @@ def gate_of(settings: Settings, parts: Parts, lines: Lines) -> Gate:
             admission.queue_tokens_max,
             admission.queue_bytes_max,
             admission.first_token_s,
+            admission.headroom,
         ),
         room=lines.room,
         clock=parts.clock,

@@ -21,6 +21,7 @@ from math import ceil
 from msgspec import Struct
 
 from holdfast.domain.fault import Limit
+from holdfast.policy.fair_queue import KEPT, OWN
 from holdfast.policy.memory_shares import OWN_CONCURRENCY, OWN_MEMORY
 from holdfast.policy.quota import Short
 from holdfast.policy.throttle import Throttled
@@ -136,6 +137,7 @@ class Admission:
     tokens_max: int = 4_000_000
     bytes_max: int = 64 * 1024 * 1024
     first_token_s: float = 2.0
+    headroom: float = 0.04  # see policy/headroom.py
 
     def ask(self, asked: Asked, standing: Standing) -> Verdict:
         """The verdict on one that is within its rates and quota."""
@@ -228,7 +230,7 @@ class Admission:
     def _state(self, s: Standing) -> str:
         if not s.slots:
             return "no replica may take traffic"
-        return s.room.removeprefix("own: ") if s.room else f"{s.requests} requests wait"
+        return s.room.removeprefix(OWN).removeprefix(KEPT) if s.room else f"{s.requests} requests wait"
 
     def outwaited(self, waited_s: float, standing: Standing, draw: float) -> Shed:
         """The verdict on a request whose patience in the queue is over."""

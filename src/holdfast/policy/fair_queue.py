@@ -13,7 +13,7 @@ its share waits behind one that asks for ten times its own. With it, who uses le
 and the bound is larger by the credit. A tenant held back by a limit of its own (concurrency, memory share) is lifted too,
 without credit: it is stepped over, and asked again when something of its own has ended. Somebody who does not fit for want of
 room is not stepped over, and holds his band and those below: otherwise the small ones would always fill the place that the big
-one waits for.
+one waits for. Somebody for whom what is free is not meant (policy/headroom.py) is stepped over for this once, and loses nothing.
 
 Within a tenant the earliest deadline goes first; one without counts as having one PATIENCE_S after its arrival, so that it is
 not passed over for ever. Costs: heaps for tenants and expiry, a sorted list for each tenant's own line, all O(log n); what
@@ -29,12 +29,15 @@ from math import inf, isinf
 from msgspec import Struct
 
 OWN = "own: "  # how a reason begins that is the tenant's own limit, not want of room
+KEPT = "kept: "  # how one begins that keeps what is free for others: whoever comes next may have it
 PATIENCE_S = 30.0
 CREDIT = 16.0  # a tenant at 0.7 of its share exceeds it by more than 8 requests for a moment once in 1000 times (M/D/1)
 _SMOOTH = 0.02  # what one more request changes of the average
 IDLE_MAX = (
     4096  # tenants without anybody waiting whose counters are remembered; who is forgotten comes back as a new one
 )
+OWED = 2.0  # credits by which somebody may fall behind while what is free is kept for others
+_ASIDE = 2  # tenants that are stepped over at one look, since what is free is kept for others
 _ASKED_AGAIN = 4  # tenants that their own limit held back, asked again at each look, the longest held first
 
 
@@ -185,9 +188,17 @@ class FairQueue:
     def next(self, fits: Callable[[Waiting], str]) -> Waiting | None:
         """Take out whoever goes now. `fits` says why one may not go; empty if it may.
 
-        A reason that begins with "own: " passes its tenant over; any other one stops its band and those below, and nobody
-        goes. Charge the tenant before asking for the next one.
+        A reason that begins with "own: " passes its tenant over, and one that begins with "kept: " too, but for this once;
+        any other one stops its band and those below, and nobody goes. Charge the tenant before asking for the next one.
         """
+        aside: list[_Line] = []
+        try:
+            return self._next(fits, aside)
+        finally:
+            for line in aside:
+                self._enter(line)
+
+    def _next(self, fits: Callable[[Waiting], str], aside: list[_Line]) -> Waiting | None:
         for band in self._order:
             if band.held_back:
                 for held in tuple(islice(band.held_back, _ASKED_AGAIN)):
@@ -201,10 +212,14 @@ class FairQueue:
                     self._floor = max(self._floor, band.level)
                     self._taken(line, waiting)
                     return waiting
-                if not why.startswith(OWN):
+                if why.startswith(KEPT) and len(aside) < _ASIDE:
+                    line.stamp = 0
+                    aside.append(line)
+                elif why.startswith(OWN):
+                    line.stamp = 0
+                    band.held_back[line] = None
+                else:
                     return None
-                line.stamp = 0
-                band.held_back[line] = None
         return None
 
     def expired(self, now: float) -> list[Waiting]:
@@ -257,6 +272,12 @@ class FairQueue:
     def counter(self, tenant: str) -> float:
         """A tenant's virtual counter: work over weight, with the lifts. For comparing, within one queue."""
         return self._after_lift(tenant, self._weight(tenant))
+
+    def owed(self, tenant: str, band: int) -> bool:
+        """Whether it has waited while others went until it was behind them by OWED credits: then nothing is kept from it."""
+        here, weight = self._bands.get(band), self._weight(tenant)
+        lag = (here.level if here is not None else self._floor) - self._after_lift(tenant, weight)
+        return lag * weight > OWED * self.credit
 
     def _after_lift(self, tenant: str, weight: float) -> float:
         account = self._busy.get(tenant)

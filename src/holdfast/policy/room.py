@@ -71,7 +71,7 @@ class Room:
         self.grants: dict[str, Grant] = {}  # by key
         self.free = 0  # slots, as of the last look at others
         self._promised = self._promised_tokens = 0  # grants without a hold
-        self._serving = self._slots = self._tokens_max = self._streams = self._tokens = 0
+        self._serving = self._slots = self._tokens_max = self._streams = self._tokens = self._others_tokens = 0
         self._most_spare = inf  # no open replica has more than this, as far as anybody has looked
         self._roomy: Place | None = None  # where the last search ended
 
@@ -208,10 +208,10 @@ class Room:
         """Slots and tokens that this worker holds there, or has promised."""
         return self._streams + self._promised, self._tokens + self._promised_tokens
 
-    def outstanding(self, boot: str) -> int:
-        """Tokens of work that this worker has given to one replica and that are not done."""
-        place = self.places.get(boot)
-        return 0 if place is None else place.work
+    def left(self) -> tuple[int, int]:
+        """Slots and tokens of all that may take work which nobody holds, and which are promised to nobody here."""
+        held = self._tokens + self._others_tokens + self._promised_tokens
+        return self.free - self._promised, max(0, self._tokens_max - held)
 
     # inside
 
@@ -230,6 +230,7 @@ class Room:
         self._tokens_max += sign * place.tokens_max
         self._streams += sign * place.streams
         self._tokens += sign * place.tokens
+        self._others_tokens += sign * place.other_tokens
 
     def _add(self, place: Place, streams: int, tokens: int, work: int) -> None:
         place.streams += streams
@@ -277,6 +278,8 @@ class Room:
         streams, tokens = self.others(place.boot)
         if streams == place.other_streams and tokens == place.other_tokens:
             return False
+        if place.serving:
+            self._others_tokens += tokens - place.other_tokens
         place.other_streams, place.other_tokens = streams, tokens
         self._settle(place)
         return True

@@ -346,7 +346,9 @@ class Fleet:
         if len(self.gates) == 1:
             return
         for gate in self.gates:
-            gate.flooded = sum(other.queue.requests > 0 for other in self.gates if other is not gate)
+            others = [other for other in self.gates if other is not gate]
+            gate.flooded = sum(other.queue.requests > other.kept_off(self.now) for other in others)
+            gate.hear(others, self.now)
             for tenant, account in gate.accounts.items():
                 news, account.told = account.served - account.told, account.served
                 if news:

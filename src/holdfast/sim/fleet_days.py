@@ -116,16 +116,19 @@ def flood(load: float, engines: Engines, count: int, seconds: float, spread: flo
     return Plan(seconds=seconds, engines=engines, flows=(flow,), expected_tokens=32)
 
 
-def greed(alone: bool, seconds: float = 30.0, seed: int = 0) -> Plan:
-    """Nine tenants at 0.7 of their shares; beside them, unless they are alone, one that asks for ten times its own."""
-    engines = Engines(replicas=3, slots=64)
+def greed(alone: bool, seconds: float = 30.0, seed: int = 0, headroom: float = 0.04, used: float = 0.7) -> Plan:
+    """Nine tenants at 0.7 of their shares; beside them, unless they are alone, one that asks for ten times its own, in answers
+    twice as long. A step takes the same however full a batch is, so that what the nine notice is the greedy one's slots."""
+    engines = Engines(replicas=3, slots=128, batch_cost=0.0)
     share = engines.capacity_per_s(50.0, 96.0) / 10
 
-    def flow(name: str, who: tuple[str, ...], per_s: float) -> Flow:
+    def flow(name: str, who: tuple[str, ...], per_s: float, tokens: float) -> Flow:
         return Flow(
-            name=name, tenants=who, per_s=per_s, prompt_tokens=(64, 128), tokens=50.0, max_tokens=200, deadline_s=10.0
+            name=name, tenants=who, per_s=per_s, prompt_tokens=(64, 128), tokens=tokens, max_tokens=400, deadline_s=10.0
         )
 
-    normal, greedy = flow("normal", tenants(9), 9 * 0.7 * share), flow("greedy", ("greedy",), 10 * share)
+    normal = flow("normal", tenants(9), 9 * used * share, 50.0)
+    greedy = flow("greedy", ("greedy",), 10 * share / 2, 100.0)
     flows = (normal,) if alone else (normal, greedy)
-    return Plan(seed=seed, seconds=seconds, engines=engines, flows=flows, expected_tokens=50)
+    rules = Admission(headroom=headroom)
+    return Plan(seed=seed, seconds=seconds, engines=engines, flows=flows, expected_tokens=50, admission=rules)

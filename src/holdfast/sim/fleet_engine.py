@@ -42,7 +42,7 @@ class Replica:
         read = job.delivered + (0 if had else job.prompt)
         self.read_until = max(now, self.read_until) + read / engines.read_per_s
         self.running[job.id] = job
-        job.step_s = engines.step_s * (0.5 + 0.5 * len(self.running) / engines.slots)
+        job.step_s = engines.step_s * (1.0 - engines.batch_cost * (1.0 - len(self.running) / engines.slots))
         job.start_at = self.read_until
         job.replica = self.boot
         return job.start_at + (job.tokens - job.delivered) * job.step_s

@@ -4,7 +4,7 @@ The order of questions is that of gateway/gate.py: a glance before the body is r
 settled when an answer ends. What is measured here is therefore what a decision costs there, but for asyncio's part.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import exp
 
@@ -15,6 +15,8 @@ from holdfast.policy.codel import CoDel
 from holdfast.policy.courtesy import Courtesy
 from holdfast.policy.expectation import Expectation
 from holdfast.policy.fair_queue import FairQueue, Waiting
+from holdfast.policy.fitting import Fitting
+from holdfast.policy.headroom import Headroom
 from holdfast.policy.memory_shares import Shares
 from holdfast.policy.pace import Pace
 from holdfast.policy.quota import Quota
@@ -63,6 +65,8 @@ class FleetGate:
         self._limits = {one.tenant: one for one in plan.limits}
         self.queue = FairQueue(self._weight)
         self.shares = Shares(plan.limits)
+        self.headroom = Headroom(plan.admission.headroom)
+        self.fitting = Fitting(room, self.shares, self.queue, self.headroom)
         self.quota = Quota(OwnLedger(), SITE_RATE)
         self.expectation = Expectation(plan.expected_tokens)
         self.throttle = Throttle(plan.throttle_factor, plan.throttle_s)
@@ -115,8 +119,13 @@ class FleetGate:
             job = self.waiting.pop(waiting.ticket)
             self._less(job, now)
             self._too_late(job, now)
+
+        def fits(one: Waiting) -> str:
+            job = self.waiting[one.ticket]
+            return self.fitting.complaint(job.limits, one.band, job.hold, now)
+
         while queue.requests and not self._give_way(now):
-            next_one = queue.next(self._fits)
+            next_one = queue.next(fits)
             if next_one is None:
                 break
             job = self.waiting.pop(next_one.ticket)
@@ -145,6 +154,31 @@ class FleetGate:
     def heard(self, tenant: str, work: float) -> None:
         """Another worker served so much for a tenant."""
         self.queue.charge(tenant, work)
+
+    def hear(self, others: Sequence["FleetGate"], now: float) -> None:
+        """What their tenants hold, and what headroom those needed that use less than their share."""
+        held: dict[str, tuple[int, int]] = {}
+        needed: dict[tuple[str, int], float] = {}
+        for other in others:
+            for tenant in other.accounts:
+                has, limits = other.shares.of(tenant), self._named(tenant)
+                if has.slots or other.queue.backlog(tenant)[0]:
+                    self.headroom.seen(tenant, limits.weight, now)
+                slots, tokens = held.get(tenant, (0, 0))
+                held[tenant] = slots + has.slots, tokens + has.tokens
+                more = other.headroom.told(tenant, limits.priority)
+                if more:
+                    key = tenant, limits.priority
+                    needed[key] = needed.get(key, 0.0) + more
+        self.shares.elsewhere(held)
+        self.headroom.elsewhere(needed)
+
+    def kept_off(self, now: float) -> int:
+        """How many wait although something is free."""
+        return sum(self.fitting.kept_off(self._named(tenant), now) for tenant in self.queue.tenants())
+
+    def _named(self, tenant: str) -> Limits:
+        return self._limits.get(tenant) or Limits(tenant=tenant)
 
     def account(self, tenant: str) -> Account:
         """A tenant's account."""
@@ -199,9 +233,12 @@ class FleetGate:
         work = job.prompt + WORTH_OUT * expected
         asked = Asked(now=now, deadline=job.deadline, draw=self.draw(), tenant=limits.tenant, work=work)
         asked.bytes = job.prompt * BYTES_A_TOKEN
-        complaint = self._complaint(limits, job.prompt + expected)
+        complaint = self.fitting.complaint(limits, limits.priority, job.prompt + expected, now)
         verdict = self.rules.ask(asked, self._standing(limits, complaint, work, now))
-        return verdict if isinstance(verdict, Shed) else None
+        if not isinstance(verdict, Shed):
+            return None
+        self.fitting.came(limits, limits.priority, job.prompt + expected, complaint, now)
+        return verdict
 
     def _enter(self, job: Job, now: float) -> Shed | None:
         limits = job.limits
@@ -218,7 +255,8 @@ class FleetGate:
             if wait_s > 0:
                 return short_of(self.quota.short(limits, most, wait_s, now), self.draw())
             job.reserved = most
-        complaint = self._complaint(limits, job.hold)
+        complaint = self.fitting.complaint(limits, limits.priority, job.hold, now)
+        self.fitting.came(limits, limits.priority, job.hold, complaint, now)
         if complaint or self.queue.requests:
             return self._line_up(job, complaint, now)
         self._admit(job, now)
@@ -262,17 +300,6 @@ class FleetGate:
             answers_per_s=pace.answers_per_s(now),
             turned_away=self._away * exp(-max(0.0, now - self._away_at) / AWAY_S),
         )
-
-    def _complaint(self, limits: Limits, hold: int) -> str:
-        if self.shares.bind(limits):
-            why = self.shares.fits(limits, hold, self.room.total(), self.room.used())
-            if why:
-                return why
-        return self.room.fits(hold)
-
-    def _fits(self, waiting: Waiting) -> str:
-        job = self.waiting[waiting.ticket]
-        return self._complaint(job.limits, job.hold)
 
     def _given_up(self, limits: Limits) -> str:
         if self.rung >= 3 and limits.priority < 0:

@@ -62,12 +62,14 @@ class Illness(Struct, frozen=True):
 
 
 class Engines(Struct, frozen=True, kw_only=True):
-    """All replicas alike. A full batch steps in `step_s`, an empty one in half of it; prompts are read one after another."""
+    """All replicas alike. A full batch steps in `step_s`, an empty one in `batch_cost` of it less; prompts are read one after
+    another."""
 
     replicas: int = 3
     slots: int = 8
     tokens_max: int = 0  # places in the cache; 0: only slots count
     step_s: float = 0.02
+    batch_cost: float = 0.5
     read_per_s: float = 20_000.0  # prompt tokens
 
     def capacity_per_s(self, tokens: float, prompt_tokens: float = 0.0) -> float:

@@ -61,9 +61,11 @@ class Lingering:
 
 def cut_slowest(readers: Iterable[Reader], limits: Limits, emit: Emit) -> int:
     """Cut those with the most unread bytes until all together are within the limit. Returns how many were cut."""
-    held = [(one.unread_bytes, one) for one in readers]
+    held = [(size, one) for one in readers if (size := one.unread_bytes)]
     total = sum(size for size, _ in held)
     cut = 0
+    if total <= limits.buffers_bytes_max:
+        return cut
     for size, one in sorted(held, key=lambda row: -row[0]):
         if total <= limits.buffers_bytes_max:
             break

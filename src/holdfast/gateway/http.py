@@ -23,6 +23,7 @@ from holdfast.gateway.tokens import Tokens
 from holdfast.gateway.vitals import Vitals
 
 TICK_S = 0.25  # deadlines are kept to within this
+SWEPT_AT_ONCE = 128  # connections: a quarter of a millisecond
 BACKLOG = 1024
 TIDY_LOOKS = 120  # every half minute: some milliseconds, since what was there at the start is frozen
 
@@ -120,22 +121,36 @@ class Door:
         return Connection(self._hall)
 
     async def _sweep(self) -> None:
+        """Round after round. Many connections are looked at some at a time, so that nobody's token waits for all of them."""
+        clock, hall = self._needs.clock, self._hall
         while True:
-            await self._needs.clock.sleep(TICK_S)
-            self._look()
+            await clock.sleep(TICK_S)
+            self._tick()
+            everybody = list(hall.connections)
+            for first in range(0, len(everybody), SWEPT_AT_ONCE):
+                if first:
+                    await clock.sleep(0)
+                for connection in everybody[first : first + SWEPT_AT_ONCE]:
+                    if not connection.lost:
+                        connection.sweep()
+            self._look_round()
             self._looks += 1
             if self._looks % TIDY_LOOKS == 0:
                 gc.collect()  # answers that moved leave cycles behind (faults hold frames), and `settle` lets them lie for hours
 
     def _look(self) -> None:
-        """One round over all connections."""
+        """One round over all connections, at once."""
         self._tick()
-        for server in self._servers:
-            if isinstance(server, Accepting) and not self._hall.draining:
-                server.look()
-        hall = self._hall
-        for connection in list(hall.connections):
+        for connection in list(self._hall.connections):
             connection.sweep()
+        self._look_round()
+
+    def _look_round(self) -> None:
+        """At what concerns nobody alone."""
+        hall = self._hall
+        for server in self._servers:
+            if isinstance(server, Accepting) and not hall.draining:
+                server.look()
         self.tally.buffers_cut += cut_slowest(hall.connections, hall.limits, self._needs.emit)
         hall.crowded = self._descriptors.look()
         hall.lingering.sweep(hall.tick.now_s)

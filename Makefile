@@ -38,10 +38,12 @@ check: $(VENV)/.dev
 test: check servers
 	$(BIN)/python -m pytest
 
-# The real servers that tests speak to. Without the rights to install them their tests are skipped, and say so.
+# The real servers and clients that tests use. Without the rights to install them their tests are skipped, and say so.
 servers:
 	@missing=; command -v redis-server >/dev/null || missing=redis-server; \
 	  PATH="$$PATH:/usr/sbin" command -v nginx >/dev/null || missing="$$missing nginx-light"; \
+	  command -v openssl >/dev/null || missing="$$missing openssl"; \
+	  command -v npm >/dev/null || missing="$$missing nodejs npm"; \
 	  [ -z "$$missing" ] || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq \
 	  && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; } \
 	  || echo "$$missing: not installed, and can not be from here: their tests are skipped (apt install $$missing)"

@@ -7,7 +7,7 @@ import asyncio
 import socket
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field, replace
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any
 
 from msgspec import structs
@@ -274,24 +274,36 @@ def patience_of(settings: Settings) -> Patience:
     )
 
 
+def card_of(settings: Settings, parts: Parts, lines: Lines) -> Callable[[], ModelCard]:
+    """The model's card. Asked for by every request, it is made anew only where the release is another one."""
+    created_unix_s = int(parts.unix_s())
+    told: Release | None = None
+    card: ModelCard | None = None
+
+    def current() -> ModelCard:
+        nonlocal told, card
+        release = lines.release()
+        if card is None or release is not told:
+            told = release
+            card = ModelCard(
+                name=settings.model.name,
+                digest=release.digest if release else "",
+                exactness=release.exactness if release else Exactness.FAIR,
+                context_tokens_max=parts.context_tokens_max,
+                max_tokens_default=settings.request.max_tokens_default,
+                created_unix_s=created_unix_s,
+            )
+        return card
+
+    return current
+
+
 def needs_of(settings: Settings, parts: Parts, wiring: Wiring, archive: Archive | None = None) -> Needs:
     """What the door needs."""
     gateway, guard, lines, service = settings.gateway, settings.guard, wiring.lines, stack(wiring)
     streams = None
     if wiring.journal is not None and archive is not None and parts.shelf is not None:
         streams = Streams(wiring.journal, archive, parts.shelf, service, parts.clock)
-    created_unix_s = int(parts.unix_s())
-
-    @lru_cache(maxsize=2)  # asked for by every request, and seldom another
-    def card_of(release: Release | None) -> ModelCard:
-        return ModelCard(
-            name=settings.model.name,
-            digest=release.digest if release else "",
-            exactness=release.exactness if release else Exactness.FAIR,
-            context_tokens_max=parts.context_tokens_max,
-            max_tokens_default=settings.request.max_tokens_default,
-            created_unix_s=created_unix_s,
-        )
 
     def ready() -> tuple[bool, str]:
         slots = lines.slots()
@@ -305,7 +317,7 @@ def needs_of(settings: Settings, parts: Parts, wiring: Wiring, archive: Archive 
         screen=screen(wiring.gate.tenants),
         glance=wiring.gate.glance,
         dialect=parts.dialect,
-        card=lambda: card_of(lines.release()),
+        card=card_of(settings, parts, lines),
         contract=contract,
         ready=ready,
         clock=parts.clock,

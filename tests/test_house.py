@@ -36,6 +36,10 @@ RULES: list[Rule] = [
     graph.impurities,
 ]
 LAYER = "def layer(inner):\n    async def service(g):\n"
+CLOSED = (
+    "        chunks = inner(g)\n        try:\n            async for c in chunks:\n                yield c\n"
+    "        finally:\n            await chunks.aclose()\n"
+)
 BROKEN: list[tuple[Rule, str, str]] = [
     (sizes.long_modules, "src/holdfast/a.py", "x = 1\n" * 401),
     (sizes.long_functions, "src/holdfast/a.py", "def f():\n" + "    x = 1\n" * 60),
@@ -78,6 +82,13 @@ BROKEN: list[tuple[Rule, str, str]] = [
         LAYER + "        async for c in inner(g):\n            yield c\n",
     ),
     (streams.unclosed_streams, "src/holdfast/gateway/a.py", LAYER + "        chunks = aclosing(inner(g))\n"),
+    (
+        streams.unclosed_streams,
+        "src/holdfast/gateway/a.py",
+        LAYER + CLOSED.replace("chunks.aclose()", "others.aclose()"),
+    ),
+    (streams.unclosed_streams, "src/holdfast/gateway/a.py", LAYER + CLOSED.replace("try:", "f()\n        try:")),
+    (streams.unclosed_streams, "src/holdfast/gateway/a.py", LAYER + "        chunks = inner(g)\n"),
     (streams.unclosed_streams, "src/holdfast/gateway/a.py", "def f(engine, g):\n    return engine.generate(g)\n"),
     (
         streams.yields_in_scopes,
@@ -96,6 +107,7 @@ BROKEN: list[tuple[Rule, str, str]] = [
     (graph.impurities, "src/holdfast/policy/a.py", "async def f(): ...\n"),
 ]
 SOUND: list[tuple[Rule, str, str]] = [
+    (streams.unclosed_streams, "src/holdfast/gateway/a.py", LAYER + CLOSED),
     (sizes.long_functions, "src/holdfast/a.py", "def f():\n    def g():\n" + "        x = 1\n" * 58 + "    return g\n"),
     (sizes.many_parameters, "src/holdfast/a.py", "class A:\n    def f(self, a, b, c, d, e, f): ...\n"),
     (bans.clock_readers, "src/holdfast/host/clock.py", "import time\nnow = time.monotonic()\n"),

@@ -40,7 +40,8 @@ def admit(gate: Gate, lines: Lines) -> Layer:
                     async with aclosing(_wait(gate, place, place.turn)) as signs:
                         async for sign in signs:
                             yield sign
-                async with aclosing(inner(generation)) as chunks:
+                chunks = inner(generation)
+                try:
                     async for chunk in chunks:
                         if chunk.ids:
                             place.made += len(chunk.ids)
@@ -50,6 +51,8 @@ def admit(gate: Gate, lines: Lines) -> Layer:
                                 raise Expired("the request's deadline passed before its answer was complete")
                         place.finish = chunk.finish
                         yield chunk
+                finally:
+                    await chunks.aclose()
             except Fault as fault:
                 place.fault = fault
                 raise

@@ -1,7 +1,6 @@
 """The ground: one call to one engine. Whatever it raises carries the replica's name from here on."""
 
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
 
 from holdfast.domain.fault import EngineLost, EngineRefused
 from holdfast.domain.request import Chunk, Generation
@@ -20,7 +19,8 @@ def dial(lines: Lines) -> Service:
         lines.owed[generation.id] = generation
         began, finished, check = lines.now, False, Check(generation.replica, generation.prompt_ids)
         try:
-            async with aclosing(line.generate(generation)) as chunks:
+            chunks = line.generate(generation)
+            try:
                 async for chunk in chunks:
                     finished = chunk.finish is not None
                     chunk.epoch = generation.epoch
@@ -28,6 +28,8 @@ def dial(lines: Lines) -> Service:
                     if odd is not None:
                         lines.odd.append(odd)
                     yield chunk
+            finally:
+                await chunks.aclose()
             if not finished:
                 raise EngineLost("the stream ended without a finish")
         except (EngineLost, EngineRefused) as fault:

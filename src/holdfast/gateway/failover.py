@@ -88,7 +88,8 @@ def failover(
                 while True:
                     had, again, fault, last = len(transcript.delivered_ids), False, None, None
                     try:
-                        async with aclosing(inner(attempt)) as chunks:
+                        chunks = inner(attempt)
+                        try:
                             async for chunk in chunks:
                                 if chunk.epoch != transcript.epoch and not chunk.waiting:
                                     continue  # made by an attempt that is fenced
@@ -97,6 +98,8 @@ def failover(
                                     quarantine.made(attempt.id, len(transcript.delivered_ids) - had)
                                 chunk.moves = transcript.moves
                                 yield chunk
+                        finally:
+                            await chunks.aclose()
                         return
                     except (EngineLost, EngineRefused) as found:
                         fault, why = found, found.why

@@ -1,7 +1,6 @@
 """The guard judges one replica: it tells the breaker how each attempt ended. Pick reads the breakers' state."""
 
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
 
 from holdfast.domain.event import BreakerOpened, EjectionFrozen, Emit
 from holdfast.domain.fault import EngineLost, EngineRefused
@@ -52,11 +51,14 @@ def guard(lines: Lines, clock: Clock, emit: Emit) -> Layer:
         async def service(generation: Generation) -> AsyncGenerator[Chunk, None]:
             known = lines.known().get(generation.replica)
             try:
-                async with aclosing(inner(generation)) as chunks:
+                chunks = inner(generation)
+                try:
                     async for chunk in chunks:
                         if chunk.finish is not None and known is not None:
                             known.breaker.ended(clock.now())
                         yield chunk
+                finally:
+                    await chunks.aclose()
             except (EngineLost, EngineRefused) as fault:
                 way = None if known is None else way_of(fault, known, generation, clock.now())
                 if known is not None and way is not None:

@@ -148,7 +148,7 @@ class Lines:
 
     def cached(self, prompt_ids: list[int]) -> int:
         """How many tokens of this prompt a replica that serves is believed to have in its cache."""
-        found = self.affinity.find(prompt_ids)
+        found = self.affinity.known(prompt_ids)
         if not found.tokens:
             return 0
         return found.tokens if any(boot in self.by_boot for boot in found.near[0]) else 0
@@ -186,7 +186,9 @@ class Lines:
         """What the site serves: the roster's word, else that of the first line."""
         if self._roster.release is not None:
             return self._roster.release
-        return next((known.line.describe() for known in self._known.values()), None)
+        for known in self._known.values():
+            return known.line.describe()
+        return None
 
     # what the watch and the roster's reader do
 

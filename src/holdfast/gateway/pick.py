@@ -29,12 +29,15 @@ def pick(lines: Lines, turns: Turns) -> Layer:
                 if isinstance(verdict, NonePicked | Crowded):
                     raise NoReplica(verdict.why)
                 lines.picked(verdict.replica)
-                async with aclosing(inner(structs.replace(generation, replica=verdict.replica))) as chunks:
+                chunks = inner(structs.replace(generation, replica=verdict.replica))
+                try:
                     async for chunk in chunks:
                         if reading and chunk.ids:
                             reading = False
                             turns.read(generation)
                         yield chunk
+                finally:
+                    await chunks.aclose()
             finally:
                 turns.over(generation)
 

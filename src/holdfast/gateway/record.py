@@ -5,7 +5,6 @@ its business. A reader who goes away leaves the transcript as it is: anybody may
 """
 
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
 
 from holdfast.domain.fault import Fault, Fenced
 from holdfast.domain.request import Chunk, Generation
@@ -21,12 +20,15 @@ def record(journal: Journal) -> Layer:
             live = journal.begin(generation)
             ended = False
             try:
-                async with aclosing(inner(generation)) as chunks:
+                chunks = inner(generation)
+                try:
                     async for chunk in chunks:
                         if not chunk.waiting:
                             journal.write(live, chunk)
                             ended = chunk.finish is not None
                         yield chunk
+                finally:
+                    await chunks.aclose()
             except Fenced:
                 raise
             except Fault as fault:

@@ -8,7 +8,7 @@ import socket
 import ssl
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field, replace
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any
 
 from msgspec import structs
@@ -297,26 +297,38 @@ def patience_of(settings: Settings) -> Patience:
     )
 
 
+def card_of(settings: Settings, parts: Parts, lines: Lines) -> Callable[[], ModelCard]:
+    """The model's card. Asked for by every request, it is made anew only where the release is another one."""
+    created_unix_s, model = int(parts.unix_s()), settings.model
+    aliases = (*((name, False) for name in model.aliases), *((name, True) for name in model.aliases_thinking))
+    told: Release | None = None
+    card: ModelCard | None = None
+
+    def current() -> ModelCard:
+        nonlocal told, card
+        release = lines.release()
+        if card is None or release is not told:
+            told = release
+            card = ModelCard(
+                name=model.name,
+                digest=release.digest if release else "",
+                exactness=release.exactness if release else Exactness.FAIR,
+                context_tokens_max=parts.context_tokens_max,
+                max_tokens_default=settings.request.max_tokens_default,
+                created_unix_s=created_unix_s,
+                aliases=aliases,
+            )
+        return card
+
+    return current
+
+
 def needs_of(settings: Settings, parts: Parts, wiring: Wiring, archive: Archive | None = None) -> Needs:
     """What the door needs."""
     lines, service = wiring.lines, stack(wiring)
     streams = None
     if wiring.journal is not None and archive is not None and parts.shelf is not None:
         streams = Streams(wiring.journal, archive, parts.shelf, service, parts.clock)
-    created_unix_s, model = int(parts.unix_s()), settings.model
-    aliases = (*((name, False) for name in model.aliases), *((name, True) for name in model.aliases_thinking))
-
-    @lru_cache(maxsize=2)  # asked for by every request, and seldom another
-    def card_of(release: Release | None) -> ModelCard:
-        return ModelCard(
-            name=model.name,
-            digest=release.digest if release else "",
-            exactness=release.exactness if release else Exactness.FAIR,
-            context_tokens_max=parts.context_tokens_max,
-            max_tokens_default=settings.request.max_tokens_default,
-            created_unix_s=created_unix_s,
-            aliases=aliases,
-        )
 
     def ready() -> tuple[bool, str]:
         slots = lines.slots()
@@ -333,7 +345,7 @@ def needs_of(settings: Settings, parts: Parts, wiring: Wiring, archive: Archive 
         screen_metrics=screen_metrics(wiring.gate.tenants, settings.gateway.metrics),
         glance=wiring.gate.glance,
         dialect=parts.dialect,
-        card=lambda: card_of(lines.release()),
+        card=card_of(settings, parts, lines),
         contract=contract,
         ready=ready,
         clock=parts.clock,

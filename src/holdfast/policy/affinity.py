@@ -102,6 +102,10 @@ class Affinity:
     def __len__(self) -> int:
         return len(self._holders)
 
+    def known(self, prompt_ids: list[int]) -> Found:
+        """What is remembered of its beginning, without the ring's word on prompts that nobody has. No work while nothing is."""
+        return self.find(prompt_ids) if self._holders else NOTHING
+
     def find(self, prompt_ids: list[int], session: str = "") -> Found:
         """Who may have its beginning. Nobody is named for a prompt of less than a block without a session."""
         if self.blocks_max <= 0 or (len(prompt_ids) <= BLOCK and not session):

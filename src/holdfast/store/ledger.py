@@ -183,8 +183,11 @@ class FileLedger:
                 return self._own.take(account, amount, self._share(account, rule), now)
         floats, burst, per_s = file.floats, rule.burst, rule.per_s
         ever = file.ints[_WORKERS_EVER]
-        used = sum(floats[row.used : row.used + ever])
-        level = burst + per_s * now - used - max(floats[row.spilt : row.spilt + ever])
+        if ever == 1:  # one worker: by far the commonest, and slices cost more than all the rest
+            used, spilt = floats[row.used], floats[row.spilt]
+        else:
+            used, spilt = sum(floats[row.used : row.used + ever]), max(floats[row.spilt : row.spilt + ever])
+        level = burst + per_s * now - used - spilt
         if level > burst:
             floats[row.own_spilt] = per_s * now - used
             level = burst

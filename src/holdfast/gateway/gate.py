@@ -170,7 +170,7 @@ class Gate:
                 self._too_late(place, now)  # it could be served, but not in time, as we know by now
                 continue
             self._admit(place, now)
-            self.waits.add(now - place.since, now)
+            self.waits.add(now - place.since, now, self.fitting.tells(place.account.limits))
             if place.turn is not None and not place.turn.done():
                 place.turn.set_result(None)
         if not queue.requests:

@@ -95,9 +95,11 @@ class Waits:
         self._latest: deque[float] = deque(maxlen=WAITS_KEPT)
         self._last_at = float("-inf")
 
-    def add(self, seconds: float, now: float) -> None:
-        """One who stood in the queue."""
+    def add(self, seconds: float, now: float, tells: bool = True) -> None:
+        """One who stood in the queue. `tells`: and would not have, were there enough for everybody's share."""
         self.histogram.observe(seconds)
+        if not tells:
+            return
         if now - self._last_at > WAITS_FRESH_S:
             self._latest.clear()
         self._latest.append(seconds)

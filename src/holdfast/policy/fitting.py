@@ -47,6 +47,13 @@ class Fitting:
         if headroom.modest(self.shares.of(tenant), limits.weight, self.room.total()[0]):
             headroom.came(tenant, band, hold, not complaint, now)
 
+    def tells(self, limits: Limits) -> bool:
+        """Whether a wait of this tenant's tells how much the site has to do: not while it has more than its share and others,
+        who have less, need some of it."""
+        if not self.headroom.any:
+            return True
+        return self.headroom.modest(self.shares.of(limits.tenant), limits.weight, self.room.total()[0])
+
     def kept_off(self, limits: Limits, now: float) -> int:
         """How many of a tenant's requests wait although something is free, since it is kept for others."""
         waiting = self.queue.backlog(limits.tenant)[0]

@@ -18,6 +18,7 @@ from site_up import Site
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 REPLICA = {"engine": "scripted", "count": 2, "slots": 16, "token_ms": 0.1, "context_tokens_max": 256}
 EXAMPLES = 25
+ANSWERS = {"POST /v1/chat/completions", "POST /v1/completions", "POST /v1/responses", "POST /anthropic/v1/messages"}
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +51,8 @@ def answered(operation: schemathesis.schemas.APIOperation, mode: GenerationMode)
 
 def test_good_requests_are_answered_as_the_document_says(api: schemathesis.BaseSchema) -> None:
     statuses = {one.ok().label: answered(one.ok(), GenerationMode.POSITIVE) for one in api.get_all_operations()}
-    assert all(200 in found for label, found in statuses.items() if "{id}" not in label), statuses
+    served = {label for label, found in statuses.items() if 200 in found}
+    assert ANSWERS | {"GET /v1/models", "GET /health/ready"} <= served, statuses
 
 
 def test_bad_requests_are_refused_as_the_document_says(api: schemathesis.BaseSchema) -> None:

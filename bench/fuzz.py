@@ -4,9 +4,9 @@
     python bench/fuzz.py --count 20000       a short look
 
 Each is fed to the reading half in pieces; what comes out as a request goes on through the headers, the look at its nesting, the
-decoder, the chat template and the tokenizer, up to where a replica would be asked. A failure is any exception but a typed
-refusal, a hang is anything that takes longer than HANG_S of processor time. Failing inputs are written to --keep, to be fed
-again. The last line is one JSON object.
+decoder that its path has, the chat template and the tokenizer, up to where a replica would be asked. A failure is any exception
+but a typed refusal, a hang is anything that takes longer than HANG_S of processor time. Failing inputs are written to --keep,
+to be fed again. The last line is one JSON object.
 """
 
 import argparse
@@ -28,13 +28,17 @@ import holdfast as package
 from holdfast.dialect.open import open_dialect
 from holdfast.domain.fault import BadRequest, Fault
 from holdfast.domain.release import Exactness
-from holdfast.gateway.chat import asker
+from holdfast.gateway.asker import Asker
+from holdfast.gateway.head import asker
 from holdfast.gateway.incoming import Hearing, Incoming, Request, Tick
 from holdfast.gateway.needs import Limits, ModelCard, Needs
 from holdfast.gateway.nesting import refuse_forest
-from holdfast.gateway.openai_wire import decode
-from holdfast.gateway.order import order, prompt_of
+from holdfast.gateway.ordering import orders
+from holdfast.gateway.prompting import prompts_of
 from holdfast.gateway.refusals import Refusal
+from holdfast.gateway.surface import Surface
+from holdfast.gateway.surfaces import BY_PATH
+from holdfast.gateway.tokens import Tokens
 from holdfast.host.clock import MonotonicClock
 from holdfast.policy.continuation import contract
 
@@ -71,6 +75,7 @@ class Target:
             limits=LIMITS,
             registry=CollectorRegistry(),
         )
+        self.makers = Tokens(self.needs).makers()
 
     def feed(self, pieces: list[bytes]) -> None:
         """One connection's bytes."""
@@ -83,17 +88,28 @@ class Target:
         self.outcomes[f"head or framing: {said.status} {said.code}"] += 1
 
     def _asked(self, request: Request) -> None:
-        if request.method != b"POST":
+        path = request.path.partition(b"?")[0]
+        surface, make = BY_PATH.get(path), self.makers.get(path)
+        if request.method != b"POST" or (surface is None and make is None):
             self.outcomes["a page"] += 1
             return
+        name = surface.name if surface is not None else "tokens"
         try:
             who = asker(request, 60.0)
             refuse_forest(request.body, LIMITS.json_depth_max, LIMITS.json_nodes_max)
-            ask = decode(request.body)
-            order(ask, prompt_of(ask, self.needs, CARD), who, self.needs, CARD)
-            self.outcomes["taken"] += 1
+            if surface is not None:
+                self._ordered(request, surface, who)
+            elif make is not None:
+                make(request.body)
+            self.outcomes[f"{name}: taken"] += 1
         except BadRequest as bad:
-            self.outcomes[f"body or headers: 400 {bad.code or 'invalid_value'}"] += 1
+            self.outcomes[f"{name}: 400 {bad.code or 'invalid_value'}"] += 1
+
+    def _ordered(self, request: Request, surface: Surface, who: Asker) -> None:
+        """As far as a replica would be asked."""
+        ask = surface.read(request.body)
+        prompts = (surface.prompts or prompts_of)(ask, self.needs, CARD)
+        orders(ask, prompts, who, self.needs, surface)
 
 
 def run(seed: int, count: int, keep: Path | None) -> dict[str, object]:

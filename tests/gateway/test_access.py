@@ -10,6 +10,7 @@ from doorway import HandClock
 
 from holdfast.gateway.access import Access
 from holdfast.gateway.asker import Asker
+from holdfast.gateway.pages import MODEL, STREAM
 from holdfast.store.access import AccessFile
 
 CHOSEN = "word-of-a-client"
@@ -54,6 +55,7 @@ def test_a_line_says_who_asked_and_what_it_took() -> None:
     [
         (f"/v1/models/{CHOSEN}", 404, "/v1/models/*"),
         (f"/v1/streams/{CHOSEN}", 404, "/v1/streams/*"),
+        *((f"{page.decode()}{CHOSEN}", 200, f"{page.decode()}*") for page in MODEL + STREAM),
         (f"/{CHOSEN}", 404, "?"),
         (f"/v1/models?{CHOSEN}", 200, "/v1/models"),
         (f"/{CHOSEN}", 400, "?"),

@@ -2,10 +2,12 @@
 
 from typing import Any
 
+import msgspec
 import pytest
-from doorway import CARD, PEARL, Answer, Says, chat_body, doorway, run
+from doorway import CARD, PEARL, Answer, HandClock, Says, chat_body, doorway, run
 
 from holdfast.domain.fault import Overloaded, Unauthorised
+from holdfast.gateway.access import Access
 from holdfast.gateway.needs import Limits
 
 TOOLS = [{"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}]
@@ -88,3 +90,18 @@ def test_long_texts_and_deep_ones_are_done_or_refused_and_get_is_neither() -> No
 
     answer = run(story())
     assert (answer.status, answer.headers["allow"]) == (405, "POST")
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "count"),
+    [
+        ("/v1/tokenize", {"prompt": "Hi"}, len(PEARL.complete("Hi", None))),
+        ("/v1/detokenize", {"tokens": [5, 6, 7]}, 3),
+        ("/v1/tokenize", {"prompt": 7}, 0),
+    ],
+)
+def test_the_access_log_says_how_many_tokens_were_counted(path: str, body: Any, count: int) -> None:
+    lines: list[bytes] = []
+    ask(path, body, access=Access(lines.append, HandClock().now, lambda: 0.0))
+    (line,) = lines
+    assert msgspec.json.decode(line)["tokens_in"] == count

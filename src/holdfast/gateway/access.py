@@ -11,7 +11,8 @@ from msgspec import Struct
 
 from holdfast.gateway.asker import Asker
 
-FREE = ("/v1/models/", "/models/", "/v1/streams/", "/streams/")  # what stands behind these is the client's own word
+# what stands behind these is the client's own word
+FREE = ("/v1/models/", "/models/", "/v1/streams/", "/streams/", "/beta/streams/")
 
 
 class Head(Protocol):

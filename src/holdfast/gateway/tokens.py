@@ -7,30 +7,38 @@ in a thread, so that the answers of this worker flow on.
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
 
 import msgspec
 
 from holdfast.domain.event import RequestRefused
 from holdfast.domain.fault import BadRequest, Fault
 from holdfast.gateway import anthropic_wire
-from holdfast.gateway.anthropic_events import refuse
 from holdfast.gateway.connection import Exchange
 from holdfast.gateway.head import asker
 from holdfast.gateway.needs import Needs
 from holdfast.gateway.nesting import refuse_forest
 from holdfast.gateway.openai_wire import Ask, read
-from holdfast.gateway.pages import Answer, request_id_line
+from holdfast.gateway.pages import Answer, dress_of, request_id_line
 from holdfast.gateway.plain import text_of
 from holdfast.gateway.prompting import rendered, thinks
-from holdfast.gateway.refusals import JSON_TYPE, Refusal, refusal_for
-from holdfast.gateway.surfaces import as_it_is
+from holdfast.gateway.refusals import JSON_TYPE, refusal_for
 from holdfast.gateway.token_wire import DetokenizeBody, TokenizeBody
 
 _json = msgspec.json.Encoder().encode
-
-
 _TOKENIZE = msgspec.json.Decoder(TokenizeBody)
 _DETOKENIZE = msgspec.json.Decoder(DetokenizeBody)
+
+
+class Counted(NamedTuple):
+    """An answer's body, and how many ids were asked about."""
+
+    page: bytes
+    tokens: int
+
+
+Make = Callable[[bytes], Counted]
 
 
 class Tokens:
@@ -41,29 +49,20 @@ class Tokens:
 
     def pages(self) -> dict[bytes, Answer]:
         """Who answers which path."""
+        return {path: partial(self._answer, make=make) for path, make in self.makers().items()}
+
+    def makers(self) -> dict[bytes, Make]:
+        """From a body to its answer, by path; each raises BadRequest."""
         return {
-            b"/v1/tokenize": self.tokenize,
-            b"/tokenize": self.tokenize,
-            b"/v1/detokenize": self.detokenize,
-            b"/detokenize": self.detokenize,
-            b"/anthropic/v1/messages/count_tokens": self.count,
+            b"/v1/tokenize": self._tokens,
+            b"/tokenize": self._tokens,
+            b"/v1/detokenize": self._text,
+            b"/detokenize": self._text,
+            b"/anthropic/v1/messages/count_tokens": self._counted,
         }
 
-    async def tokenize(self, exchange: Exchange) -> None:
+    async def _answer(self, exchange: Exchange, make: Make) -> None:
         """One exchange."""
-        await self._answer(exchange, self._tokens)
-
-    async def detokenize(self, exchange: Exchange) -> None:
-        """One exchange."""
-        await self._answer(exchange, self._text)
-
-    async def count(self, exchange: Exchange) -> None:
-        """One exchange."""
-        await self._answer(exchange, self._counted, refuse)
-
-    async def _answer(
-        self, exchange: Exchange, make: Callable[[bytes], bytes], dress: Callable[[Refusal], Refusal] = as_it_is
-    ) -> None:
         needs, request = self._needs, exchange.request
         try:
             who = exchange.who = asker(request, needs.limits.deadline_s)
@@ -74,19 +73,20 @@ class Tokens:
             refuse_forest(request.body, needs.limits.json_depth_max, needs.limits.json_nodes_max)
             try:
                 if len(request.body) < needs.limits.large_text_bytes:
-                    page = make(request.body)
+                    counted = make(request.body)
                 else:
-                    page = await asyncio.to_thread(make, request.body)
+                    counted = await asyncio.to_thread(make, request.body)
             except RecursionError as error:
                 raise BadRequest("The body's JSON is nested too deeply; flatten it.", code="invalid_json") from error
         except Fault as fault:
-            said = dress(refusal_for(fault))
+            said = dress_of(request.path)(refusal_for(fault))
             needs.emit(RequestRefused(status=said.status, why=fault.why))
             exchange.refuse(said, request_id_line(request, needs.bits))
             return
-        exchange.send(200, JSON_TYPE + request_id_line(request, needs.bits), page)
+        exchange.tokens_in += counted.tokens
+        exchange.send(200, JSON_TYPE + request_id_line(request, needs.bits), counted.page)
 
-    def _tokens(self, body: bytes) -> bytes:
+    def _tokens(self, body: bytes) -> Counted:
         """Raises BadRequest."""
         said, card, dialect = read(_TOKENIZE, body, {}), self._needs.card(), self._needs.dialect
         if (said.prompt is None) == (said.messages is None):
@@ -97,15 +97,16 @@ class Tokens:
         else:
             thinks(ask, card)
             ids = dialect.complete(said.prompt, None) if said.add_special_tokens else dialect.encode(said.prompt)
-        return _json({"tokens": ids, "count": len(ids), "max_model_len": card.context_tokens_max})
+        page = {"tokens": ids, "count": len(ids), "max_model_len": card.context_tokens_max}
+        return Counted(_json(page), len(ids))
 
-    def _counted(self, body: bytes) -> bytes:
+    def _counted(self, body: bytes) -> Counted:
         """Raises BadRequest."""
         needs = self._needs
         (prompt,) = anthropic_wire.prompts(anthropic_wire.decode_count(body), needs, needs.card())
-        return _json({"input_tokens": len(prompt.ids)})
+        return Counted(_json({"input_tokens": len(prompt.ids)}), len(prompt.ids))
 
-    def _text(self, body: bytes) -> bytes:
+    def _text(self, body: bytes) -> Counted:
         """Raises BadRequest."""
         said, card, dialect = read(_DETOKENIZE, body, {}), self._needs.card(), self._needs.dialect
         thinks(Ask(model=said.model or card.name, messages=[]), card)
@@ -113,4 +114,4 @@ class Tokens:
             if not 0 <= token < dialect.vocab_size:
                 why = f"tokens[{i}] is {token}, but token ids are 0 to {dialect.vocab_size - 1}."
                 raise BadRequest(why, f"tokens[{i}]")
-        return _json({"prompt": text_of(dialect, said.tokens)})
+        return Counted(_json({"prompt": text_of(dialect, said.tokens)}), len(said.tokens))

@@ -10,6 +10,7 @@ from openapi_spec_validator import validate
 
 from holdfast.gateway import answers
 from holdfast.gateway.openapi import PAGES, Page, document
+from holdfast.gateway.refusals import TYPES
 from holdfast.gateway.surfaces import SURFACES
 
 TURN = [{"role": "user", "content": "Hi"}]
@@ -68,3 +69,10 @@ def test_the_document_is_served() -> None:
 def test_a_type_that_lacks_a_key_of_an_answer_would_be_found() -> None:
     with pytest.raises(msgspec.ValidationError, match="unknown field"):
         msgspec.json.decode(b'{"live":true,"more":1}', type=answers.Live)
+
+
+def test_what_the_door_says_before_it_knows_the_page_is_in_the_document() -> None:
+    told = {
+        int(status) for path in document()["paths"].values() for page in path.values() for status in page["responses"]
+    }
+    assert told == TYPES.keys() | {200}

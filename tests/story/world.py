@@ -6,7 +6,7 @@ from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from holdfast.domain.event import AnswerMoved, Event, ReplicaPicked
+from holdfast.domain.event import AnswerMoved, Event
 from holdfast.domain.fault import Fault
 from holdfast.domain.ports import Line
 from holdfast.domain.request import Finish, Generation
@@ -151,7 +151,7 @@ class World:
         return answer(generation.prompt_ids, generation.seed, generation.max_tokens)
 
     def whys(self, *kinds: type[Event]) -> list[str]:
-        return [event.why for event in self.events if isinstance(event, kinds or (AnswerMoved, ReplicaPicked))]
+        return [event.why for event in self.events if isinstance(event, kinds or AnswerMoved)]
 
     def settled(self) -> None:
         """The invariants of a quiet world: nothing held, nothing owed."""

@@ -1,4 +1,4 @@
-"""Every event there is. Nobody below observe knows who listens: they emit, app connects."""
+"""Every event there is. Who emits does not know who listens: app connects them."""
 
 from collections.abc import Callable
 
@@ -12,24 +12,12 @@ class Event(Struct, frozen=True, tag_field="event", kw_only=True):
     at: float = 0.0
 
 
-class ReplicaPicked(Event, frozen=True, tag="replica_picked", kw_only=True):
-    generation: str
-    replica: str
-
-
 class AnswerMoved(Event, frozen=True, tag="answer_moved", kw_only=True):
     """An answer left a replica. `token` is how many tokens the client already had."""
 
     generation: str
     replica: str
     token: int
-
-
-class AnswerEnded(Event, frozen=True, tag="answer_ended", kw_only=True):
-    generation: str
-    outcome: str  # ok, gone (client hung up), or the fault's name
-    tokens: int
-    moves: int
 
 
 class ReplicaSuspected(Event, frozen=True, tag="replica_suspected", kw_only=True):

@@ -20,7 +20,7 @@ from holdfast.gateway.streams import Streams
 
 
 class Limits(Struct, frozen=True, kw_only=True):
-    """What one client, or all of them, may take. Anchors: see the threat table in the docs; seconds are absolute."""
+    """What one client, or all of them, may take. Told in docs/front-door.md; seconds are absolute."""
 
     head_bytes_max: int = 64 * 1024
     body_bytes_max: int = 4 * 1024 * 1024

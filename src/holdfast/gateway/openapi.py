@@ -1,7 +1,7 @@
 """The API as an OpenAPI 3.1 document: made of the structs that the door decodes with, so that it can't say anything else.
 
-Answers are put together from bytes, so theirs are the types of gateway/answers.py, which tests hold them against. A page that
-the door answers and this table does not name, or the other way round, fails a test.
+Answers are put together from bytes, so theirs are the types of gateway/answers.py, which tests hold them against. A surface that
+this table does not name fails a test, and so does a page of it that the door does not answer, or a status that it does not list.
 """
 
 from collections.abc import Iterable
@@ -20,14 +20,13 @@ JSON = "application/json"
 WHYS = {
     400: "The request is wrong: `param` names the field, `message` the fix.",
     401: "The API key is missing or unknown.",
-    402: "The tenant's budget is used up.",
     403: "The API key may not do this.",
     404: "There is no such model, answer or page, or it is not yours.",
     405: "The page is asked with another method: see `allow`.",
     408: "Head or body took too long.",
     409: "The same request is being answered, or another worker has the answer now.",
     413: "The body is too large.",
-    415: "The body is not JSON.",
+    417: "An expectation other than 100-continue.",
     422: "The request is quarantined, or its Idempotency-Key came before with another body.",
     429: "A limit of yours is met: `error.limit` says which, `retry-after` when to come again.",
     431: "The head is too large.",
@@ -35,10 +34,11 @@ WHYS = {
     501: "A Transfer-Encoding that is not spoken here.",
     503: "There is no room, or nobody to answer: `retry-after` tells when to come again.",
     504: "The deadline passed.",
+    505: "HTTP/1.1 and 1.0 are spoken here.",
 }
-ALWAYS = (400, 405, 408, 429, 431, 500, 501, 503)
+ALWAYS = (400, 405, 408, 413, 417, 429, 431, 500, 501, 503, 505)  # what the door may say to anything
 KEYED = (401, 403)
-ASKING = (402, 404, 409, 413, 415, 422, 504)
+ASKING = (404, 409, 422, 504)
 
 
 class Page(Struct, frozen=True, kw_only=True):

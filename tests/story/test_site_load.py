@@ -12,6 +12,7 @@ import holdfast
 from holdfast.cli.limits import page_of
 from holdfast.cli.top_screen import bar, screen
 from holdfast.domain.board import ReplicaView, TenantView, WorkerView, short_name
+from holdfast.domain.key import KeyEntry, Scope
 from holdfast.domain.limits import BY_NAME, LIMITS, is_ours
 from holdfast.domain.replica import Load, ReplicaState
 from holdfast.domain.settings import BadSettings
@@ -311,3 +312,10 @@ def test_limits_tells_what_applies_to_whom() -> None:
     assert (own["site_rate"], own["degraded"]) == ("2,000", "true")
     with pytest.raises(BadSettings, match=r"there is no tenant 'acm'\. Tenants: default, acme, batch\."):
         page_of(read(TENANTS), "acm")
+
+
+def test_limits_knows_tenants_that_only_have_a_key() -> None:
+    key = KeyEntry(id="4fQ2kX9bLm", name="alice", tenant="new", scopes=(Scope.CHAT,), digest=b"", made_unix_s=1.0)
+    (new,) = page_of(read(TENANTS), "new", [key]).tenants
+    assert (new.tenant, new.keys, new.slots_max, new.refused_from_rung) == ("new", 1, 20.0, 5)
+    assert [one.tenant for one in page_of(read(TENANTS), live=[key]).tenants] == ["default", "acme", "batch", "new"]

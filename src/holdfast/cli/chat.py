@@ -153,4 +153,6 @@ def _reason(body: bytes, status: int) -> str:
         sentence = str(msgspec.json.decode(body)["error"]["message"])
     except (msgspec.MsgspecError, LookupError, TypeError):
         sentence = body.decode("utf-8", "replace")[:200]
+    if status == 401:
+        sentence += "; here it is taken from the environment variable HOLDFAST_KEY, or from [gateway] key"
     return f"{sentence} (HTTP {status})" if status else sentence

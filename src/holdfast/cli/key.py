@@ -107,7 +107,8 @@ def _make(folder: Folder, args: argparse.Namespace) -> int:
     made = _change(folder, revise, lambda changed: _record(folder, f"key_{args.what}", changed))
     print(made.why, file=sys.stderr)
     if args.what == "rotate":
-        print(f"the old one lives for another {args.grace:.0f} s; holdfast key revoke ends it sooner", file=sys.stderr)
+        until = _day(now + args.grace)
+        print(f"the old one lives until {until} UTC; holdfast key revoke ends it sooner", file=sys.stderr)
     print("this key is shown once and kept nowhere:", file=sys.stderr)
     print(key)
     return 0

@@ -1,8 +1,8 @@
-"""holdfast limits: what applies to whom, by the settings, and what whoever goes beyond it is told."""
+"""holdfast limits: what applies to whom, by the settings and the keys, and what whoever goes beyond it is told."""
 
 import argparse
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import msgspec
 from msgspec import Struct
@@ -10,13 +10,17 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from holdfast.domain.key import KeyEntry
 from holdfast.domain.limits import LIMITS, YOURS
 from holdfast.domain.settings import BadSettings, Settings
 from holdfast.domain.tenant import DEFAULT, Limits
 from holdfast.fleet.load import amount
 from holdfast.gateway.degrade import NO_SHEDDABLE, RESERVED
 from holdfast.gateway.tenants import tenants_of
+from holdfast.host.clock import unix_s
 from holdfast.policy.ladder import RUNGS
+from holdfast.store.folder import folder_of
+from holdfast.store.keys import KeyFiles
 from holdfast.store.settings_file import load_settings
 
 WIDE = 110
@@ -72,7 +76,9 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def run(args: argparse.Namespace) -> int:
     """0: printed. 2: asked wrongly."""
     try:
-        page = page_of(load_settings(args.settings), args.tenant)
+        settings = load_settings(args.settings)
+        ring, now = KeyFiles(folder_of(settings).keys).look().ring, unix_s()
+        page = page_of(settings, args.tenant, [one for one in ring.keys if one.live(now)] if ring is not None else ())
     except BadSettings as error:
         print(f"holdfast limits: {error}", file=sys.stderr)
         return 2
@@ -83,9 +89,15 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def page_of(settings: Settings, tenant: str = "") -> Page:
-    """What applies, to all or to one tenant. Raises BadSettings, also when there is no such tenant."""
-    every = sorted(tenants_of(settings).all, key=lambda one: (one.tenant != DEFAULT, one.tenant))
+def page_of(settings: Settings, tenant: str = "", live: Sequence[KeyEntry] = ()) -> Page:
+    """What applies, to all or to one tenant. `live`: keys of the ring; their tenants need no section in the settings.
+
+    Raises BadSettings, also when there is no such tenant.
+    """
+    tenants = tenants_of(settings)
+    tenants.take(b"", live, closed=bool(live))
+    names = {one.tenant for one in tenants.all} | {key.tenant for key in live}
+    every = [tenants.named(name) for name in sorted(names, key=lambda name: (name != DEFAULT, name))]
     chosen = [one for one in every if one.tenant == tenant] if tenant else every
     if not chosen:
         known = ", ".join(one.tenant for one in every)
@@ -95,7 +107,9 @@ def page_of(settings: Settings, tenant: str = "") -> Page:
         site=settings.site.name,
         slots=slots,
         workers=settings.gateway.workers,
-        tenants=[_tenant(one, settings, slots, weights) for one in chosen],
+        tenants=[
+            _tenant(one, settings, slots, weights, sum(key.tenant == one.tenant for key in live)) for one in chosen
+        ],
         limits=[
             Applies(
                 limit=one.name,
@@ -109,9 +123,10 @@ def page_of(settings: Settings, tenant: str = "") -> Page:
     )
 
 
-def _tenant(one: Limits, settings: Settings, slots: int, weights: float) -> TenantLimits:
+def _tenant(one: Limits, settings: Settings, slots: int, weights: float, keys: int) -> TenantLimits:
+    """`keys`: how many of the ring are its own."""
     section = settings.tenants.get(one.tenant)
-    keys = len(section.keys) if section is not None else 0
+    keys += len(section.keys) if section is not None else 0
     ladder = settings.degradation.on
     return TenantLimits(
         tenant=one.tenant,
@@ -147,7 +162,7 @@ def _value(setting: str, settings: Settings, tenant: Limits | None) -> str:
 def _print(page: Page, console: Console) -> None:
     wide = console.width >= WIDE
     workers = f"{page.workers} gateway worker{'' if page.workers == 1 else 's'}"
-    console.print(Text(f"site {page.site}", "bold"), Text(f"{page.slots} slots, {workers}; by the settings"))
+    console.print(Text(f"site {page.site}", "bold"), Text(f"{page.slots} slots, {workers}; by settings and keys"))
     console.print(_tenants(page))
     console.print(Text(f"on the ladder: {'; '.join(_on_the_ladder(page.tenants))}\n", "dim"))
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))

@@ -51,7 +51,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _overview(words: list[str]) -> int:
     """Answer whatever is not a verb: help, version, or a word that nobody knows."""
-    lines = "\n".join(f"  {verb:<9} {what}" for verb, (_, what) in VERBS.items())
+    lines = "\n".join(f"  {verb:<10} {what}" for verb, (_, what) in VERBS.items())
     parser = argparse.ArgumentParser(
         prog="holdfast",
         usage="holdfast VERB [options]",

@@ -85,7 +85,9 @@ def _ended(found: Head, head: Head | None, digests: dict[int, str], anchor: tupl
             f"there are {found.number} entries, and the head knows {head.number}: some were put in at the end"
         )
     if head == found:
-        return Sound(found, f"{found.number} entries, none changed, missing or put in")
+        return Sound(
+            found, f"{found.number} {'entry' if found.number == 1 else 'entries'}, none changed, missing or put in"
+        )
     if head.number == found.number:
         return Broken("the head knows another length of the log: it was changed")
     return Sound(found, f"{found.number} entries; the writer of the last was interrupted before the head knew it")

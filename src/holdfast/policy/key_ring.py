@@ -81,7 +81,9 @@ def revoke(ring: KeyRing, which: str, unix_s: float) -> Changed | Denied:
     dead = tuple(structs.replace(one, revoked_unix_s=unix_s) for one in found)
     by_id = {one.id: one for one in dead}
     keys = tuple(by_id.get(one.id, one) for one in ring.keys)
-    return Changed(_next(ring, keys, unix_s), dead, f"{', '.join(by_id)} opens nothing any more, and never will again")
+    opens = "opens" if len(dead) == 1 else "open"
+    why = f"{', '.join(by_id)} {opens} nothing any more, and never will again"
+    return Changed(_next(ring, keys, unix_s), dead, why)
 
 
 def _added(ring: KeyRing, wanted: Wanted, key: str, unix_s: float) -> Changed:

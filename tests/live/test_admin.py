@@ -101,7 +101,8 @@ def test_an_admin_key_locks_it_and_opens_it_and_metrics_of_all_workers_are_there
     [
         ({"gateway": {"host": "0.0.0.0"}}, "there is no key. Make one (holdfast key create NAME)"),
         ({"control": {"host": "0.0.0.0"}}, "nobody is asked who they are. Make an admin key"),
-        ({"control": {"tls_client_ca": "ca.pem"}}, "need a certificate of its own: set tls_cert"),
+        ({"control": {"tls_client_ca": "/ca.pem"}}, "[control] tls_client_ca needs tls_cert and tls_key"),
+        ({"control": {"tls_cert": "/none.pem", "tls_key": "/none.key"}}, "[control] tls_cert, tls_key: /none.pem and"),
     ],
 )
 def test_what_strangers_could_reach_is_refused_before_anything_starts(

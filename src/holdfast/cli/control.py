@@ -3,7 +3,6 @@
 import argparse
 import signal
 import socket
-import ssl
 import sys
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from starlette.applications import Starlette
 from holdfast.app.announce import announce
 from holdfast.app.control import control_plane
 from holdfast.domain.settings import BadSettings, Control
+from holdfast.host.certificate import load
 from holdfast.store.folder import kept_settings
 
 
@@ -36,8 +36,8 @@ def run(args: argparse.Namespace) -> int:
     plane = control_plane(settings, lambda health: announce("control", f"{where.host}:{where.port}", health=health))
     try:
         config = _config(plane.app, where)
-    except (OSError, ValueError) as error:
-        print(f"holdfast control: [control] tls_cert, tls_key, tls_client_ca can't be used: {error}", file=sys.stderr)
+    except BadSettings as error:
+        print(f"holdfast control: {error}", file=sys.stderr)
         return 2
     server = uvicorn.Server(config)
     # uvicorn raises the signal that stopped it once more when it has ended; here that would look like a crash
@@ -49,7 +49,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _config(app: Starlette, where: Control) -> uvicorn.Config:
-    """With the certificates read. Raises OSError (ssl.SSLError is one), ValueError."""
+    """With its certificate read as that of the API is. Raises BadSettings."""
+    context = load(where)[0] if where.tls_cert else None
     config = uvicorn.Config(
         app,
         log_level="warning",
@@ -57,10 +58,9 @@ def _config(app: Starlette, where: Control) -> uvicorn.Config:
         timeout_graceful_shutdown=2,
         ssl_certfile=where.tls_cert or None,
         ssl_keyfile=where.tls_key or None,
-        ssl_ca_certs=where.tls_client_ca or None,
-        ssl_cert_reqs=ssl.CERT_REQUIRED if where.tls_client_ca else ssl.CERT_NONE,
     )
     config.load()
+    config.ssl = context
     return config
 
 

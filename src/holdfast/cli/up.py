@@ -73,8 +73,9 @@ def settings_of(file: str) -> Settings:
     settings = with_model(load_settings(file))
     devices_of(settings.replica.devices)
     who_is_served(settings)
-    if settings.gateway.tls_cert:
-        load(settings.gateway)
+    for door in (settings.gateway, settings.control):
+        if door.tls_cert:
+            load(door)
     return settings
 
 

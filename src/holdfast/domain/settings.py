@@ -303,10 +303,12 @@ class Control(Struct, frozen=True, forbid_unknown_fields=True):
         int,
         Meta(ge=0, le=65535, description="TCP port of the site's gRPC health service, on the same address. 0: none."),
     ] = 8002
-    tls_cert: Annotated[str, Meta(description="Its certificate chain, a PEM file. Empty: plain HTTP.")] = ""
-    tls_key: Annotated[str, Meta(description="The certificate's key, a PEM file.")] = ""
+    tls_cert: Annotated[
+        str, Meta(description="PEM file with the certificate and those between it and its root. Empty: plain HTTP.")
+    ] = ""
+    tls_key: Annotated[str, Meta(description="PEM file with the key of that certificate.")] = ""
     tls_client_ca: Annotated[
-        str, Meta(description="Only clients with a certificate of these authorities are served: a PEM file.")
+        str, Meta(description="PEM file of roots: clients must then show a certificate that one of them has signed.")
     ] = ""
 
 

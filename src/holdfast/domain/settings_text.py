@@ -13,7 +13,8 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import msgspec
 from msgspec import structs
 
-from holdfast.domain.settings import BadSettings, Settings
+from holdfast.domain.settings import BadSettings, Control, Settings
+from holdfast.domain.settings_door import Gateway
 
 KINDS = {
     int: "integer",
@@ -124,21 +125,29 @@ def _refuse_contradictions(settings: Settings, source: str) -> None:
         )
     if settings.restart.first_delay_s > settings.restart.delay_max_s:
         raise BadSettings(f"{source}: [restart] first_delay_s must not be above delay_max_s.")
-    if (control.tls_key or control.tls_client_ca) and not control.tls_cert:
-        raise BadSettings(f"{source}: [control] tls_key and tls_client_ca need a certificate of its own: set tls_cert.")
-    if bool(gateway.tls_cert) != bool(gateway.tls_key):
-        raise BadSettings(f"{source}: [gateway] tls_cert and tls_key belong together: set both, or neither.")
-    if gateway.tls_client_ca and not gateway.tls_cert:
-        raise BadSettings(
-            f"{source}: [gateway] tls_client_ca needs tls_cert and tls_key: clients show theirs over TLS."
-        )
-    for key in ("tls_cert", "tls_key", "tls_client_ca"):
-        if getattr(gateway, key) and not getattr(gateway, key).startswith("/"):
-            raise BadSettings(f"{source}: [gateway] {key} must be a whole path, beginning with '/'.")
+    _refuse_half_papers(source, "gateway", gateway)
+    _refuse_half_papers(source, "control", control)
     if gateway.port == control.port:
         raise BadSettings(
             f"{source}: [gateway] port and [control] port are both {gateway.port}: give one another number."
         )
+
+
+def _refuse_half_papers(source: str, section: str, papers: Gateway | Control) -> None:
+    """The TLS files of one door. Raises BadSettings."""
+    if bool(papers.tls_cert) != bool(papers.tls_key):
+        raise BadSettings(f"{source}: [{section}] tls_cert and tls_key belong together: set both, or neither.")
+    if papers.tls_client_ca and not papers.tls_cert:
+        raise BadSettings(
+            f"{source}: [{section}] tls_client_ca needs tls_cert and tls_key: clients show theirs over TLS."
+        )
+    for key, path in (
+        ("tls_cert", papers.tls_cert),
+        ("tls_key", papers.tls_key),
+        ("tls_client_ca", papers.tls_client_ca),
+    ):
+        if path and not path.startswith("/"):
+            raise BadSettings(f"{source}: [{section}] {key} must be a whole path, beginning with '/'.")
 
 
 def reference() -> str:

@@ -1,4 +1,4 @@
-"""The door's certificate: read from files, read again when they change, and watched for the day on which it ends.
+"""Certificates of our doors: read from files, read again when they change, and watched for the day on which it ends.
 
 A pair that can't be used never replaces one that can: who listens goes on with what it has, and says so.
 """
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from holdfast.domain.event import CertificateEnding, CertificateKept, CertificateLoaded, Emit
 from holdfast.domain.ports import Clock
-from holdfast.domain.settings import BadSettings
+from holdfast.domain.settings import BadSettings, Control
 from holdfast.domain.settings_door import Gateway
 
 LOOK_S = 1.0  # between two looks at the files
@@ -119,13 +119,14 @@ class Certificate:
         return tuple(found)
 
 
-def load(gateway: Gateway) -> tuple[ssl.SSLContext, float]:
+def load(papers: Gateway | Control) -> tuple[ssl.SSLContext, float]:
     """What connections are met with by these settings, and when its certificate ends, in unix seconds.
 
     Raises:
         BadSettings: the files can't be used.
     """
-    cert, key = Path(gateway.tls_cert), Path(gateway.tls_key)
+    section = f"[{type(papers).__name__.lower()}]"
+    cert, key = Path(papers.tls_cert), Path(papers.tls_key)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION | ssl.OP_CIPHER_SERVER_PREFERENCE
@@ -135,13 +136,13 @@ def load(gateway: Gateway) -> tuple[ssl.SSLContext, float]:
         context.load_cert_chain(cert, key, password=lambda: "")
     except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
         said = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
-        raise BadSettings(f"[gateway] tls_cert, tls_key: {cert} and {key} can't be used: {said}") from None
-    if gateway.tls_client_ca:
+        raise BadSettings(f"{section} tls_cert, tls_key: {cert} and {key} can't be used: {said}") from None
+    if papers.tls_client_ca:
         context.verify_mode = ssl.CERT_REQUIRED
         try:
-            context.load_verify_locations(gateway.tls_client_ca)
+            context.load_verify_locations(papers.tls_client_ca)
         except OSError as error:
-            raise BadSettings(f"[gateway] tls_client_ca: {gateway.tls_client_ca} can't be used: {error}") from None
+            raise BadSettings(f"{section} tls_client_ca: {papers.tls_client_ca} can't be used: {error}") from None
     return context, ends
 
 

@@ -11,7 +11,13 @@ from msgspec import Struct
 
 from holdfast.gateway.asker import Asker
 
-FREE = ("/v1/models/", "/models/", "/v1/streams/", "/streams/")  # what stands behind these is the client's own word
+FREE = (
+    "/v1/models/",
+    "/models/",
+    "/v1/streams/",
+    "/streams/",
+    "/beta/streams/",
+)  # what stands behind these is the client's own word
 
 
 class Head(Protocol):

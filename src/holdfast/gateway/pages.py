@@ -26,11 +26,8 @@ STREAM = (b"/v1/streams/", b"/streams/", b"/beta/streams/")
 
 
 def bearer(request: Request) -> str:
-    """The API key, or nothing. Anthropic's clients send it by itself."""
-    said = request.headers.get(b"authorization", b"")
-    if said[:7].lower() == b"bearer ":
-        return said[7:].strip().decode("latin-1")
-    return request.headers.get(b"x-api-key", b"").strip().decode("latin-1")
+    """The API key, or nothing."""
+    return request.key.decode("latin-1")
 
 
 def request_id_line(request: Request, made: str | Callable[[int], int]) -> bytes:

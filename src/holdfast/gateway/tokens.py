@@ -59,11 +59,16 @@ class Tokens:
 
     async def count(self, exchange: Exchange) -> None:
         """One exchange."""
-        await self._answer(exchange, self._counted, refuse)
+        await self._answer(exchange, self._counted, refuse, tries=True)
 
     async def _answer(
-        self, exchange: Exchange, make: Callable[[bytes], bytes], dress: Callable[[Refusal], Refusal] = as_it_is
+        self,
+        exchange: Exchange,
+        make: Callable[[bytes], bytes],
+        dress: Callable[[Refusal], Refusal] = as_it_is,
+        tries: bool = False,
     ) -> None:
+        """`tries`: it may have a grammar tried out, which can take long whatever the size."""
         needs, request = self._needs, exchange.request
         try:
             who = exchange.who = asker(request, needs.limits.deadline_s)
@@ -73,7 +78,7 @@ class Tokens:
                 needs.screen(who.key, who.body_bytes)
             refuse_forest(request.body, needs.limits.json_depth_max, needs.limits.json_nodes_max)
             try:
-                if len(request.body) < needs.limits.large_text_bytes:
+                if len(request.body) < needs.limits.large_text_bytes and not tries:
                     page = make(request.body)
                 else:
                     page = await asyncio.to_thread(make, request.body)

@@ -59,6 +59,7 @@ def test_a_line_says_who_asked_and_what_it_took() -> None:
         (f"/{CHOSEN}", 404, "?"),
         (f"/v1/models?{CHOSEN}", 200, "/v1/models"),
         (f"/{CHOSEN}", 400, "?"),
+        (f"/beta/streams/{CHOSEN}", 405, "/beta/streams/*"),
     ],
 )
 def test_what_a_client_made_up_is_not_written_down(path: str, status: int, said: str) -> None:

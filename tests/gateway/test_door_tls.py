@@ -16,6 +16,7 @@ from holdfast.domain.event import CertificateEnding, CertificateKept, Certificat
 from holdfast.domain.request import Chunk
 from holdfast.domain.settings import BadSettings
 from holdfast.domain.settings_door import Gateway
+from holdfast.gateway.accepting import HANDSHAKES_EACH_MAX
 from holdfast.gateway.needs import Limits
 from holdfast.host.certificate import Certificate, ends_unix_s, load, trusting
 
@@ -270,5 +271,29 @@ def test_one_that_does_not_read_is_cut_and_its_work_stopped(tmp_path: Path) -> N
             await place.clock.pass_s(61)
             await closed.wait()
             assert place.door.tally.stalled == 1
+
+    run(story())
+
+
+def test_one_address_that_only_begins_handshakes_keeps_nobody_else_out(tmp_path: Path) -> None:
+    papers = Papers(tmp_path)
+
+    async def story() -> None:
+        async with doorway(Says(), tls=papers.context) as place:
+            begun = [await asyncio.open_connection("127.0.0.1", place.port) for _ in range(HANDSHAKES_EACH_MAX + 1)]
+            assert await begun[-1][0].read() == b""
+            # from another address of this machine
+            context, elsewhere = trusting(papers.settings), ("127.0.0.2", 0)
+            reader, writer = await asyncio.open_connection("127.0.0.1", place.port, ssl=context, local_addr=elsewhere)
+            assert (await Client(reader, writer).chat()).status == 200
+            begun[0][1].transport.abort()
+            begun[1][1].transport.abort()
+            for _ in range(1000):  # until the door has heard of it
+                await asyncio.sleep(0)
+            async with client_of(place, context) as client:
+                assert (await client.chat()).status == 200
+            for _, held in begun:
+                held.transport.abort()
+            writer.transport.abort()
 
     run(story())

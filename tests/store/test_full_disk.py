@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from full_disk import SmallDisk
 
@@ -94,3 +95,28 @@ def test_a_black_box_that_can_not_be_opened_stays_shut(disk: SmallDisk) -> None:
 def test_a_folder_that_is_not_there_is_still_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         snapshot.put(tmp_path / "nowhere" / "roster.json", OLD)
+
+
+@pytest.mark.parametrize("planted", ["open", "link"])
+def test_a_spare_that_somebody_else_could_have_written_is_not_believed(tmp_path: Path, planted: str) -> None:
+    folder = tmp_path / "state"
+    folder.mkdir()
+    path, spares = folder / "roster.json", snapshot.spares_of(folder)
+    snapshot.put(path, OLD)
+    spares.parent.mkdir(mode=0o700, exist_ok=True)
+    place = spares if planted == "open" else tmp_path / "elsewhere"
+    place.mkdir(mode=0o700)
+    if planted == "link":
+        spares.symlink_to(place)
+    (place / path.name).write_bytes(msgspec.json.encode(NEW))
+    try:
+        place.chmod(0o777 if planted == "open" else 0o700)
+        assert snapshot.take(path, Roster) == OLD
+        if planted == "open":
+            place.chmod(0o700)
+            assert snapshot.take(path, Roster) == NEW
+    finally:
+        (place / path.name).unlink()
+        if planted == "link":
+            spares.unlink()
+        place.rmdir()

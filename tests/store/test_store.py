@@ -191,3 +191,13 @@ def test_a_smaller_model_is_looked_for_likewise_and_needs_a_name_of_its_own(tmp_
     same = structs.replace(scripted, smaller=Smaller(path=str(folder), name="pearl"))
     with pytest.raises(BadSettings, match=r"\[smaller\] name: 'pearl' is what \[model\] is called too"):
         with_model(same)
+
+
+def test_a_state_folder_that_everybody_may_write_to_is_refused(tmp_path: Path) -> None:
+    folder = folder_of(Settings(site=Site(state_dir=str(tmp_path / "state"))))
+    folder.make()
+    folder.root.chmod(0o777)
+    with pytest.raises(BadSettings, match="chmod o-w"):
+        folder.make()
+    folder.root.chmod(0o775)
+    folder.make()

@@ -9,7 +9,7 @@ from starlette.applications import Starlette
 
 from holdfast.app.doorkeeper import Doorkeeper
 from holdfast.app.metrics import gathered
-from holdfast.domain.address import TcpAddress
+from holdfast.domain.address import TcpAddress, is_loopback
 from holdfast.domain.roster import Roster
 from holdfast.domain.settings import Settings
 from holdfast.domain.site import SiteView
@@ -60,6 +60,7 @@ def control_plane(settings: Settings, started: Callable[[str], None]) -> Control
         health=why,
         read_metrics=partial(gathered, folder.sockets),
         screen=Doorkeeper(settings, unix_s).screen,
+        here=is_loopback(settings.control.host),
     )
     return ControlPlane(control_app(papers, partial(started, address)), health, address)
 

@@ -4,6 +4,9 @@ import re
 
 from msgspec import Struct
 
+# as a browser writes whom it asks: an address, or the name that is this machine by definition; no name that an attacker's
+# server could first say to be here after the page has come from there
+UNBENDING = re.compile(r"(?:localhost|[\d.]+|\[[0-9a-f:.]+\])(?::\d+)?", re.IGNORECASE)
 LOOPBACK = re.compile(r"localhost|::1|127(\.\d{1,3}){3}")
 
 
@@ -40,3 +43,8 @@ def parse_address(text: str) -> UnixAddress | TcpAddress:
 def is_loopback(host: str) -> bool:
     """Whether only this machine can speak to who listens there. What is written in another way is taken for open to others."""
     return LOOPBACK.fullmatch(host) is not None
+
+
+def is_unbending(said: str) -> bool:
+    """Whether a Host header names an address, or localhost: no name that whoever owns it could make mean this machine."""
+    return UNBENDING.fullmatch(said) is not None

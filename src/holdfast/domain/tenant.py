@@ -3,6 +3,7 @@
 from msgspec import Struct
 
 DEFAULT = "default"
+PRIORITY_MIN = -10  # the least that one may be, a tenant's or a request's: each that occurs is reckoned with by itself
 
 
 class Limits(Struct, frozen=True, kw_only=True):

@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from holdfast.domain.address import is_unbending
 from holdfast.domain.fault import Fault, Forbidden
 from holdfast.domain.key import Scope
 from holdfast.domain.site import SiteView, plain
@@ -32,6 +33,7 @@ class Papers:
 
     `health` says where gRPC health is served, or why it is not. `read_metrics` gives the workers' figures.
     `screen` says why a key does not open what these scopes open; None lets its holder in.
+    `here`: they are for this machine only; a web page that calls itself this machine is not, where no key is asked for.
     """
 
     read_site: Callable[[], SiteView | None]
@@ -40,6 +42,7 @@ class Papers:
     health: str = ""
     read_metrics: Callable[[], Awaitable[bytes]] = _nothing
     screen: Callable[[str, frozenset[Scope]], Fault | None] = lambda key, scopes: None
+    here: bool = False
 
 
 def control_app(papers: Papers, started: Callable[[], None]) -> Starlette:
@@ -85,6 +88,11 @@ def _screened(papers: Papers, page: Page, scopes: frozenset[Scope]) -> Page:
     async def answer(request: Request) -> Response:
         said = request.headers.get("authorization", "")
         fault = papers.screen(said[7:].strip() if said[:7].lower() == "bearer " else "", scopes)
+        host = request.headers.get("host", "localhost")
+        if fault is None and papers.here and not is_unbending(host) and papers.screen("", scopes) is None:
+            fault = Forbidden(
+                "ask by this machine's address or as localhost, or make an admin key: a name may be anybody's"
+            )
         if fault is None:
             return await page(request)
         return _json({"error": fault.why}, 403 if isinstance(fault, Forbidden) else 401)

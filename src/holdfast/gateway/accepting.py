@@ -4,12 +4,13 @@ An event loop's own server accepts until the queue is empty, so the first of sev
 Here each takes at most ACCEPTS_MAX and then looks after its clients: a burst spreads over all of them, and over the quicker ones
 more. Who is out of descriptors leaves the queue to the others until the door's next round.
 
-Over TLS a client is nobody until its handshake is over: it has a deadline, and only so many may be at it.
+Over TLS a client is nobody until its handshake is over: it has a deadline, and only so many may be at it, of one address fewer.
 """
 
 import asyncio
 import socket
 import ssl
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -17,6 +18,7 @@ from msgspec import Struct
 
 ACCEPTS_MAX = 4
 HANDSHAKES_MAX = 1024
+HANDSHAKES_EACH_MAX = 128  # of one address: whoever only begins them can't keep everybody else out
 FAREWELL_S = 5.0  # for a client to answer that it has heard the end
 
 
@@ -35,7 +37,8 @@ class Accepting:
     ) -> None:
         self._listener, self._protocol, self._tls = listener, protocol, tls
         self._loop = asyncio.get_running_loop()
-        self._opening: set[asyncio.Task[object]] = set()
+        self._opening: dict[asyncio.Task[object], str] = {}  # and the address that each is for
+        self._shaking: Counter[str] = Counter()  # of each address
         self._resting = True
         listener.setblocking(False)
         self.look()
@@ -56,19 +59,21 @@ class Accepting:
     def _accept(self) -> None:
         for _ in range(ACCEPTS_MAX):
             try:
-                connection, _ = self._listener.accept()
+                connection, peer = self._listener.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return  # another worker was quicker, or the client has gone again
             except OSError:  # no descriptors, no memory: the queue stays readable, so we have to look away
                 self._loop.remove_reader(self._listener)
                 self._resting = True
                 return
-            if len(self._opening) >= HANDSHAKES_MAX:
+            address = str(peer[0]) if isinstance(peer, tuple) else ""
+            if len(self._opening) >= HANDSHAKES_MAX or (address and self._shaking[address] >= HANDSHAKES_EACH_MAX):
                 connection.close()
                 continue
             connection.setblocking(False)
             task = self._loop.create_task(self._open(connection))
-            self._opening.add(task)
+            self._opening[task] = address
+            self._shaking[address] += 1
             task.add_done_callback(self._opened)
 
     def _open(self, connection: socket.socket) -> Coroutine[Any, Any, object]:
@@ -84,7 +89,10 @@ class Accepting:
         )
 
     def _opened(self, task: "asyncio.Task[object]") -> None:
-        self._opening.discard(task)
+        address = self._opening.pop(task)
+        self._shaking[address] -= 1
+        if not self._shaking[address]:
+            del self._shaking[address]
         if not task.cancelled() and isinstance(task.exception(), OSError):
             return  # reset before it was ours: the client has been told by its own kernel
         task.result()

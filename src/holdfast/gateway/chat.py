@@ -22,7 +22,7 @@ from holdfast.gateway.metrics import Tally
 from holdfast.gateway.needs import Needs
 from holdfast.gateway.nesting import refuse_forest
 from holdfast.gateway.numbered import all_singly
-from holdfast.gateway.order import Order, read_note
+from holdfast.gateway.order import Note, Order, read_note
 from holdfast.gateway.ordering import order_again, orders
 from holdfast.gateway.pages import request_id_line
 from holdfast.gateway.prompting import prompts_of
@@ -43,7 +43,7 @@ class Chat:
     async def answer(self, exchange: Exchange, surface: Surface) -> None:
         """One exchange, from the body to the last byte. A Fault becomes an error page, or an error event in a stream."""
         needs, tally, request = self._needs, self._tally, exchange.request
-        began, who = needs.clock.now(), None
+        began, who, reserved = needs.clock.now(), None, False
         tally.in_flight += 1
         try:
             who = exchange.who = asker(request, needs.limits.deadline_s)
@@ -52,6 +52,7 @@ class Chat:
                 needs.screen(who.key, who.body_bytes)
             if who.idempotency and needs.streams is not None:
                 kept = await needs.streams.reserve(who.idempotency)
+                reserved = kept is None
             if kept is None:
                 if needs.glance is not None:  # whoever comes back for an answer that exists is never refused
                     needs.glance(who, exchange.address)
@@ -66,8 +67,8 @@ class Chat:
                     await self._several(
                         exchange, [Telling(o, by, surface, Reading(o), by.service(o.generation), began) for o in made]
                     )
-            elif read_note(kept.generation).body_digest != who.body_digest:
-                why = "This Idempotency-Key was sent before with another body; use a new key for a new request."
+            elif not _same(read_note(kept.generation), who, surface):
+                why = "This Idempotency-Key was sent before with another body or path; use a new key for a new request."
                 raise BadRequest(why, "idempotency-key", "idempotency_key_reused")
             else:
                 tally.replayed += 1
@@ -79,7 +80,7 @@ class Chat:
             exchange.refuse(said, request_id_line(request, needs.bits))
         finally:
             tally.in_flight -= 1
-            if who is not None and who.idempotency and needs.streams is not None:
+            if reserved and who is not None and needs.streams is not None:  # another's is not ours to let go
                 needs.streams.release(who.idempotency)
 
     async def again(self, exchange: Exchange, kept: Kept, key: str, mark: Mark | None, lines: bytes = b"") -> None:
@@ -150,7 +151,8 @@ class Chat:
         try:
             ask = surface.read(body)
             make = surface.prompts or prompts_of
-            if len(body) < needs.limits.large_text_bytes:
+            # a form's grammar is tried out: patterns of a small body can take a tenth of a second
+            if len(body) < needs.limits.large_text_bytes and ask.response_format is None and not ask.tools:
                 prompts = make(ask, needs, card)
             else:
                 prompts = await asyncio.to_thread(make, ask, needs, card)
@@ -230,3 +232,8 @@ class Chat:
                     await exchange.flow
         if not reading.done:
             raise EngineLost("the answer ended without a finish")
+
+
+def _same(note: Note, who: Asker, surface: Surface) -> bool:
+    """Whether a repeated request is the one that was sent before: an answer in another API's shape would be none."""
+    return note.body_digest == who.body_digest and note.surface == surface.name

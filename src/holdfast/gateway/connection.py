@@ -274,8 +274,7 @@ class Connection(asyncio.Protocol):
     # the reading half calls these
 
     def _asked(self, request: Request) -> None:
-        headers = request.headers
-        key = headers.get(b"authorization") or headers.get(b"x-api-key", b"")
+        key = request.key
         if key != self._key and not self._claim(key):
             return
         if self._old:

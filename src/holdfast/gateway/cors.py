@@ -2,9 +2,11 @@
 
 import re
 
+from holdfast.domain.address import is_loopback
 from holdfast.gateway.incoming import Request
 
 WORDS = re.compile(rb"[A-Za-z0-9\-]{1,64}(?: ?, ?[A-Za-z0-9\-]{1,64}){0,63}")
+PAGE = re.compile(rb"https?://([0-9a-z.]+|\[[0-9a-f:.]+\])(?::[0-9]+)?")
 SHOWN = b"x-request-id, retry-after, retry-after-ms, x-holdfast-answer, x-holdfast-resume, x-holdfast-seed, x-holdfast-moves, "
 SHOWN += b"x-holdfast-continuable, x-holdfast-degraded, x-holdfast-replayed"
 PREFLIGHT_S = 600
@@ -29,6 +31,14 @@ class Cors:
             said,
             SHOWN,
         )
+
+    def strange(self, origin: bytes) -> bool:
+        """Whether it is a web page from elsewhere, and none that may ask. Programs that are no browsers name other schemes."""
+        said = origin.lower()
+        if self._all or said in self._origins or not (said.startswith((b"http:", b"https:")) or said == b"null"):
+            return False
+        page = PAGE.fullmatch(said)
+        return page is None or not is_loopback(page[1].decode().strip("[]"))
 
     def preflight(self, request: Request, methods: bytes) -> bytes:
         """Further lines for a browser that asks before it asks; nothing for others."""

@@ -5,10 +5,9 @@ from collections.abc import Iterator
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from holdfast.domain.tenant import PRIORITY_MIN
 from holdfast.gateway.gate import Gate
 from holdfast.gateway.gate_view import busiest
-
-LOWEST_BAND = -10  # the least that [tenants] priority may be
 
 
 class GateCollector(Collector):
@@ -22,7 +21,7 @@ class GateCollector(Collector):
         now = gate.clock.now()
         level, _ = gate.quota.site_state(now)
         total, used = gate.room.total(), gate.room.used()
-        kept = gate.headroom.kept("", LOWEST_BAND, total[0], now)
+        kept = gate.headroom.kept("", PRIORITY_MIN, total[0], now)
         for name, words, value in (
             ("holdfast_queue_requests", "Requests that wait for a place.", gate.queue.requests),
             ("holdfast_queue_tokens", "Tokens of work that wait.", gate.queue.work),

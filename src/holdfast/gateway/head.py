@@ -3,6 +3,7 @@
 from hashlib import blake2b
 
 from holdfast.domain.fault import BadRequest
+from holdfast.domain.tenant import PRIORITY_MIN
 from holdfast.gateway.asker import Asker
 from holdfast.gateway.incoming import Request
 from holdfast.gateway.journal import digest_of_key
@@ -29,7 +30,7 @@ def asker(request: Request, limit_s: float) -> Asker:
         who.deadline_s = min(seconds, limit_s)
     band = request.headers.get(b"x-holdfast-priority")
     if band is not None:
-        who.priority = _whole_number(band)
+        who.priority = max(_whole_number(band), PRIORITY_MIN)
     never = request.headers.get(b"x-holdfast-degrade")
     if never is not None and never.lower() != b"never":
         raise BadRequest("x-holdfast-degrade may be `never`, or be left out.", "x-holdfast-degrade")

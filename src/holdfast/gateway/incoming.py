@@ -28,6 +28,14 @@ class Request(Struct):
     keep_alive: bool
     chunked_ok: bool  # HTTP/1.1: the answer may be chunked
 
+    @property
+    def key(self) -> bytes:
+        """The API key, or nothing. Anthropic's clients send it by itself."""
+        said = self.headers.get(b"authorization", b"")
+        if said[:7].lower() == b"bearer ":
+            return said[7:].strip()
+        return self.headers.get(b"x-api-key", b"").strip()
+
 
 # Where reading stands. Plain numbers: an enum's look-ups cost a microsecond a request.
 # DEAF: a refusal is the last thing this client will hear; what still comes is thrown away.

@@ -70,7 +70,8 @@ class Needs:
     glance: the gate's look at a request for an answer, likewise; it takes its rate and writes down who asks. None: no gate.
     streams: what outlives this worker; None: nothing does. linger_s: how long an answer that can be resumed goes on without a
     reader. descriptors: how many file descriptors are open, and how many may be. degrader: None: nothing is ever given up.
-    cors: origins whose web pages may ask. tls: what new connections are met with; None: nothing is encrypted.
+    cors: origins whose web pages may ask. takes_anybody: whether this key, or none, is not asked about; then no other web page
+    may. tls: what new connections are met with; None: nothing is encrypted.
     stands_in: the name of the smaller model, where these are its needs.
     """
 
@@ -96,6 +97,7 @@ class Needs:
     smaller: "Smaller | None" = None
     stands_in: str = ""
     cors: tuple[str, ...] = ()
+    takes_anybody: Callable[[str], bool] = lambda key: False
     tls: Callable[[], ssl.SSLContext] | None = None
 
 

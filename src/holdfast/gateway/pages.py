@@ -10,6 +10,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from holdfast.domain.fault import Fault
 from holdfast.gateway.anthropic_events import refuse
 from holdfast.gateway.connection import Exchange
+from holdfast.gateway.cors import Cors
 from holdfast.gateway.incoming import Request
 from holdfast.gateway.needs import Needs
 from holdfast.gateway.openapi import described
@@ -26,11 +27,8 @@ STREAM = (b"/v1/streams/", b"/streams/", b"/beta/streams/")
 
 
 def bearer(request: Request) -> str:
-    """The API key, or nothing. Anthropic's clients send it by itself."""
-    said = request.headers.get(b"authorization", b"")
-    if said[:7].lower() == b"bearer ":
-        return said[7:].strip().decode("latin-1")
-    return request.headers.get(b"x-api-key", b"").strip().decode("latin-1")
+    """The API key, or nothing."""
+    return request.key.decode("latin-1")
 
 
 def request_id_line(request: Request, made: str | Callable[[int], int]) -> bytes:
@@ -59,6 +57,7 @@ class Pages:
         self._resumed = resumed
         self._tokens = tokens
         self._draining = draining
+        self._cors = Cors(needs.cors)
         self._figures_page, self._figures_due = b"", 0.0
         self._gets: dict[bytes, Callable[[Exchange], None]] = {
             b"/v1/models": self._models,
@@ -72,6 +71,8 @@ class Pages:
     def handle(self, exchange: Exchange) -> Coroutine[None, None, None] | None:
         """A coroutine that answers, or None when the answer was given at once."""
         request = exchange.request
+        if b"origin" in request.headers and self._intrudes(exchange):
+            return None
         surface = BY_PATH.get(request.path)
         if surface is None:
             request.path = request.path.partition(b"?")[0]
@@ -101,6 +102,20 @@ class Pages:
         else:
             page(exchange)
         return None
+
+    def _intrudes(self, exchange: Exchange) -> bool:
+        """Whether a web page asks through its reader's browser, where being on this machine is all that is asked for.
+
+        A browser keeps the answer from it, but not the question; and not even that, once the page's name means this machine.
+        """
+        request = exchange.request
+        if request.method != b"POST" or not self._cors.strange(request.headers[b"origin"]):
+            return False
+        if not self._needs.takes_anybody(bearer(request)):
+            return False
+        why = "No key is needed here, so web pages may not ask; name their origin in [gateway] cors_origins, or make a key."
+        exchange.refuse(dress_of(request.path)(refusal(403, why, "origin")), self._id(exchange))
+        return True
 
     def _id(self, exchange: Exchange) -> bytes:
         return request_id_line(exchange.request, self._needs.bits)

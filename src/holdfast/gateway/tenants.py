@@ -94,6 +94,10 @@ class Tenants:
         holder = self.holder_of(key)
         return holder.limits, holder.id
 
+    def takes_anybody(self, key: str) -> bool:
+        """Whether nobody is asked who they are, or not those who say nothing."""
+        return not self.asked or (not key and self._keyless)
+
     def holder_of(self, key: str, scope: Scope = Scope.CHAT) -> Holder:
         """Who holds this key, which is to open this.
 
@@ -101,7 +105,7 @@ class Tenants:
             Unauthorised: nobody, or none was sent where one is needed.
             Forbidden: it does not open this.
         """
-        if not self.asked or (not key and self._keyless):
+        if self.takes_anybody(key):
             return self._nobody
         given = digest_of(key, self._salt)
         holder = self._kept.get(key[ID]) if key.startswith(PREFIX) else None

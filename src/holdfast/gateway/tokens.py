@@ -72,7 +72,8 @@ class Tokens:
                 needs.screen(who.key, who.body_bytes)
             refuse_forest(request.body, needs.limits.json_depth_max, needs.limits.json_nodes_max)
             try:
-                if len(request.body) < needs.limits.large_text_bytes:
+                tries = make == self._counted  # a grammar may be tried out, which can take long whatever the size
+                if len(request.body) < needs.limits.large_text_bytes and not tries:
                     counted = make(request.body)
                 else:
                     counted = await asyncio.to_thread(make, request.body)

@@ -354,6 +354,7 @@ def needs_of(settings: Settings, parts: Parts, wiring: Wiring, archive: Archive 
         emit=parts.emit,
         limits=limits_of(settings),
         cors=settings.gateway.cors_origins,
+        takes_anybody=lambda key: not settings.gateway.open and wiring.gate.tenants.takes_anybody(key),
         tls=parts.tls,
     )
 

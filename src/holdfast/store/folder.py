@@ -114,11 +114,16 @@ class Folder(Struct, frozen=True):
         try:
             for place in (self.root, self.births, self.root / "run", self.root / "log", self.sockets):
                 place.mkdir(mode=0o700, parents=True, exist_ok=True)
-            found = self.sockets.lstat()
+            found, root = self.sockets.lstat(), self.root.stat()
         except OSError as error:
             raise BadSettings(
                 f"the state folder {self.root} can't be made: {error.strerror}. Choose another with [site] state_dir."
             ) from None
+        if root.st_mode & stat.S_IWOTH:
+            raise BadSettings(
+                f"the state folder {self.root} may be written to by everybody, who could so put keys into it: chmod o-w it, or "
+                "choose another with [site] state_dir."
+            )
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
             raise BadSettings(
                 f"{self.sockets} is not a folder that only we may write to. Choose a shorter [site] state_dir, "

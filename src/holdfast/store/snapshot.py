@@ -9,6 +9,7 @@ first. The next write that succeeds in its place removes the spare.
 import errno
 import hashlib
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -45,8 +46,11 @@ def put(path: Path, value: msgspec.Struct) -> None:
 
 def take(path: Path, kind: type[T]) -> T | None:
     """Read a struct back; None when the file is absent or is not one of ours."""
-    for place in (spares_of(path.parent) / path.name, path):
+    spares = spares_of(path.parent)
+    for place in (spares / path.name, path):
         try:
+            if place is not path:
+                _refuse_strange(spares)
             said = place.read_bytes()
         except OSError:
             continue
@@ -91,9 +95,14 @@ def spares_of(folder: Path) -> Path:
 def _own(spares: Path) -> None:
     """Make the folder, and see that it is ours: /dev/shm belongs to everybody. Raises OSError."""
     spares.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _refuse_strange(spares)
+
+
+def _refuse_strange(spares: Path) -> None:
+    """Who else could write there would choose our keys, and who takes our traffic. Raises OSError."""
     for place in (spares.parent, spares):
         found = place.lstat()
-        if found.st_uid != os.getuid() or found.st_mode & 0o022:
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
             raise PermissionError(errno.EPERM, "this folder is somebody else's", str(place))
 
 

@@ -1,13 +1,16 @@
 """The form that an answer must have: what a request's fields make of it, as the engine's own grammar reads it."""
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import torch
 from doorway import FOLDER, PEARL, Answer, HandClock, Says, chat_body, doorway, ids_of, request, run
 from test_door_resume import Goes, desk
+from tests.dialect.generations import dialect_of
 
+from holdfast.domain.dialect import Dialect, Form, Tool
 from holdfast.domain.fault import BadRequest
 from holdfast.pearl.constraint import Grammars
 from holdfast.sim.shelf import SimShelves
@@ -15,11 +18,11 @@ from holdfast.sim.shelf import SimShelves
 GRAMMARS = Grammars.open(FOLDER, PEARL.vocab_size, PEARL.stop_ids)
 
 
-def ask(service: Any, **fields: Any) -> Answer:
+def ask(service: Any, dialect: Dialect = PEARL, **fields: Any) -> Answer:
     """One chat over a fresh door."""
 
     async def story() -> Answer:
-        async with doorway(service) as place, place.client() as client:
+        async with doorway(service, dialect=dialect) as place, place.client() as client:
             return await client.ask(chat_body(**fields))
 
     return run(story())
@@ -89,6 +92,22 @@ def test_a_schema_that_no_grammar_can_keep_is_refused_for_strict_tools_and_loose
     assert answer.error["param"] == "tools[1].function.parameters", "as the request counts them"
     grammar = grammar_for(tools=[typed("add", False, uniqueItems=True)], tool_choice="required")
     assert allows(grammar, call("add", '{"a": "x"}')) and not allows(grammar, call("add", "[]"))
+
+
+def test_where_arguments_are_written_one_by_one_what_ties_them_together_is_refused_or_loosened(tmp_path: Path) -> None:
+    dialect = dialect_of(tmp_path, "dsv4")
+    for strict in (True, False):
+        tied = typed("add", strict)
+        tied["function"]["parameters"]["anyOf"] = [{"required": ["a"]}]
+        says = Says()
+        answer = ask(says, dialect, tools=[tied], tool_choice="required")
+        if strict:
+            assert (answer.status, answer.error["param"]) == (400, "tools[0].function.parameters")
+            assert "anyOf can't be kept in this model's calls" in answer.error["message"]
+        else:
+            anything = Form(tools=(Tool("add", "", {"type": "object"}),))
+            asked = says.asked[0]
+            assert asked.sampling.grammar == dialect.grammar(asked.prompt_ids, anything)
 
 
 def rows_of(raw: bytes) -> tuple[list[Any], str]:

@@ -59,24 +59,31 @@ def fenced(marks: Markers) -> CallFormat:
 
 
 class Grammars:
-    """Writes grammars for one folder. `calls` is None where its format has no marks for calls.
+    """Writes grammars for one folder. `calls` is how its format writes them, where its vocabulary has the marks for it. A format
+    that marks calls in text has a room of its own (dialect/dsml_grammar.py).
 
     `loose`: the model may open its reasoning by itself, where the prompt neither opened nor closed it, and may write line
     breaks behind it (R1); the parser must drop these.
     """
 
     def __init__(
-        self, vocabulary: Vocabulary, marks: Markers, calls: Callable[[Markers], CallFormat], loose: bool = False
+        self, vocabulary: Vocabulary, marks: Markers, calls: Callable[[Markers], CallFormat] | None, loose: bool = False
     ) -> None:
         self._vocabulary = vocabulary
         self._marks = marks
-        self._calls = None if -1 in (marks.calls_begin, marks.call_begin, marks.sep, marks.call_end) else calls(marks)
+        marked = -1 not in (marks.calls_begin, marks.call_begin, marks.sep, marks.call_end)
+        self._calls = calls(marks) if calls and marked else None
         self._loose = loose
         self._free = _ranges(set(range(len(vocabulary))) - vocabulary.marker_ids)
 
+    @property
+    def calling(self) -> bool:
+        """Whether calls can be told from text."""
+        return self._calls is not None
+
     def write(self, prompt_ids: list[int], form: Form) -> str:
         """See Dialect.grammar."""
-        if form.free and self._calls is None:
+        if form.free and not self.calling:
             return ""
         reader, rules, ways = Reader(), list[str](), list[str]()
         if form.tools:
@@ -84,9 +91,9 @@ class Grammars:
             ways.append("calls")
         if form.schema is not None or not form.tools:
             schema = reader.read(form.schema if form.schema is not None else {}, SCHEMA_FIELD)
-            rules.append("answer: " + _json(schema or {"type": "object"}, SCHEMA_FIELD))
+            rules.append("answer: " + json_rule(schema or {"type": "object"}, SCHEMA_FIELD))
             ways.append("answer")
-        content = f"{self._free}* calls?" if form.free else " | ".join(ways)
+        content = self._anything() if form.free else " | ".join(ways)
         text = "\n".join((self._start(prompt_ids), f"content: {content}", *rules, ""))
         size = len(text.encode())
         if size > GRAMMAR_BYTES_MAX:
@@ -114,6 +121,10 @@ class Grammars:
             return f"start: content | <[{marks.think}]> {thought}"
         return "start: content"
 
+    def _anything(self) -> str:
+        """What is said as the model likes, calls at its end."""
+        return f"{self._free}* calls?"
+
     def _of_tools(self, form: Form, reader: Reader) -> list[str]:
         calls = self._calls
         if calls is None:
@@ -126,11 +137,11 @@ class Grammars:
         for i, tool in enumerate(form.tools):
             field = f"tools[{i}].function.parameters"
             rules.append(f"call{i}: {_written(calls.call, tool.name, f'arguments{i}')}")
-            rules.append(f"arguments{i}: " + _json(_arguments(tool, reader, field), field))
+            rules.append(f"arguments{i}: " + json_rule(arguments_of(tool, reader, field), field))
         return rules
 
 
-def _arguments(tool: Tool, reader: Reader, field: str) -> dict[str, Any]:
+def arguments_of(tool: Tool, reader: Reader, field: str) -> dict[str, Any]:
     """What a tool takes: always one object."""
     if tool.parameters is None:
         return NOTHING
@@ -140,23 +151,23 @@ def _arguments(tool: Tool, reader: Reader, field: str) -> dict[str, Any]:
     return schema
 
 
-def _json(schema: dict[str, Any], field: str) -> str:
+def json_rule(schema: dict[str, Any], field: str) -> str:
     """The schema as a rule's body. Raises BadRequest where it can't be compiled, as far as that can be told here."""
     body = "%json " + json.dumps(schema | {"x-guidance": _WRITTEN}, ensure_ascii=False, separators=(",", ":"))
-    complaint = _complaint(body)
+    complaint = complaint_about("start: " + body)
     if complaint:
         raise BadRequest(f"{field} can't be kept by constrained decoding: {complaint}.", field)
     return body
 
 
 @lru_cache(maxsize=512)
-def _complaint(body: str) -> str:
-    """What the grammar engine has against a schema; empty if nothing, or if it is not installed here: then replicas say it."""
+def complaint_about(grammar: str) -> str:
+    """What the grammar engine has against a grammar; empty if nothing, or if it is not installed here: then replicas say it."""
     library = _library()
     if library is None:
         return ""
     limits = library.LLParserLimits(verbose_errors=False)
-    faulty, said = library.LLMatcher.validate_grammar_with_warnings("start: " + body, limits=limits)
+    faulty, said = library.LLMatcher.validate_grammar_with_warnings(grammar, limits=limits)
     if not faulty:
         return ""
     first = str(said[0]).strip().partition("\n")[0]

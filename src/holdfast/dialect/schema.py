@@ -30,6 +30,11 @@ _REFUSED = frozenset((
     "dependentSchemas", "dependencies", "propertyNames", "unevaluatedProperties", "unevaluatedItems",
     "uniqueItems", "$anchor", "$dynamicRef", "$dynamicAnchor", "$recursiveRef",
 ))  # fmt: skip
+_KINDS: dict[str, tuple[type, ...]] = {
+    "type": (str, list), "enum": (list,), "required": (list,), "pattern": (str,), "minLength": (int,), "maxLength": (int,),
+    "minItems": (int,), "maxItems": (int,), "minProperties": (int,), "maxProperties": (int,),
+}  # fmt: skip
+_CALLED = {str: "a string", list: "a list", int: "a whole number"}
 _FORMATS = ("date", "date-time", "duration", "email", "hostname", "ipv4", "ipv6", "time", "uri", "uuid")
 
 
@@ -70,8 +75,8 @@ class Reader:
         left: dict[str, Any] = {}
         for word, value in schema.items():
             if word in _PLAIN:
-                self._check(word, value, schema, where)
-                left[word] = value
+                left[word] = _counted(word, value)
+                self._check(word, left[word], schema, where)
             elif word in _NAMED:
                 if not isinstance(value, dict):
                     raise BadRequest(f"{where}.{word} must be an object of JSON schemas.", field)
@@ -90,6 +95,11 @@ class Reader:
         return left
 
     def _check(self, word: str, value: object, schema: dict[str, Any], where: str) -> None:
+        kinds = _KINDS.get(word)
+        if kinds is not None and (isinstance(value, bool) or not isinstance(value, kinds)):
+            raise BadRequest(f"{where}.{word} must be {' or '.join(_CALLED[kind] for kind in kinds)}.", self._field)
+        if word == "required" and isinstance(value, list) and not all(isinstance(name, str) for name in value):
+            raise BadRequest(f"{where}.required must list names.", self._field)
         if word == "$ref" and not (isinstance(value, str) and value.startswith("#")):
             raise BadRequest(f"{where}.$ref must point into the schema itself: #/$defs/NAME.", self._field)
         if word == "format" and schema.get("type") in (None, "string") and value not in _FORMATS:
@@ -133,6 +143,11 @@ class Reader:
                 target = target.get(name) if isinstance(target, dict) and name else target
             known[ref] = self._weigh(target, known)
         return known[ref]
+
+
+def _counted(word: str, value: object) -> object:
+    """3.0 is a whole number in JSON schemas."""
+    return int(value) if isinstance(value, float) and value.is_integer() and _KINDS.get(word) == (int,) else value
 
 
 def _steps(value: object) -> int:

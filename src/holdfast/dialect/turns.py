@@ -5,7 +5,7 @@ from pathlib import Path
 
 from holdfast.dialect.draft import Draft, marker_pattern
 from holdfast.dialect.dsml import DsmlParser, Patterns, Tags, plain_texts, written
-from holdfast.dialect.grammar import Grammars, bare
+from holdfast.dialect.dsml_grammar import DsmlGrammars
 from holdfast.dialect.parser import MarkerParser, Markers, begun_reasoning
 from holdfast.dialect.speaker import BOS, EOS, Speaker, stop_ids_of
 from holdfast.dialect.vocabulary import ForeignVocabulary, Vocabulary
@@ -28,10 +28,8 @@ class DsmlDialect(Speaker):
         if missing:
             raise ForeignVocabulary(f"{folder / 'tokenizer.json'} lacks {' and '.join(missing)} of this chat format")
         marks = Markers.of(vocabulary)
-        thinking = Markers(
-            marks.think, marks.end_think, dsml=marks.dsml
-        )  # calls are text: no grammar of marks for them
-        super().__init__(vocabulary, Grammars(vocabulary, thinking, bare), stop_ids_of(folder, vocabulary))
+        thinking = Markers(marks.think, marks.end_think, dsml=marks.dsml)
+        super().__init__(vocabulary, DsmlGrammars(vocabulary, thinking, tags), stop_ids_of(folder, vocabulary))
         self._markers = thinking
         self._tags = tags
         self._patterns = Patterns(tags)

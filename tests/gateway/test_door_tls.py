@@ -279,7 +279,7 @@ def test_one_address_that_only_begins_handshakes_keeps_nobody_else_out(tmp_path:
     papers = Papers(tmp_path)
 
     async def story() -> None:
-        async with doorway(Says(), tls=papers.context) as place:
+        async with doorway(Says(), Limits(head_s=60.0), tls=papers.context) as place:
             begun = [await asyncio.open_connection("127.0.0.1", place.port) for _ in range(HANDSHAKES_EACH_MAX + 1)]
             assert await begun[-1][0].read() == b""
             # from another address of this machine

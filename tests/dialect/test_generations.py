@@ -142,11 +142,10 @@ def test_results_need_calls(dialects: dict[str, Dialect]) -> None:
         dialects["dsv32"].render([USER, Message("tool", "1")], [], False, False)
 
 
-def test_what_dsml_cannot_be_held_to_is_said(dialects: dict[str, Dialect]) -> None:
+def test_dsml_is_held_to_json_and_to_calls(dialects: dict[str, Dialect]) -> None:
     prompt = dialects["dsv4"].render([USER], [], False, False)
     assert "%json" in dialects["dsv4"].grammar(prompt, Form(schema={}))
-    with pytest.raises(BadRequest, match="no marks for calls"):
-        dialects["dsv4"].grammar(prompt, Form(tools=(Tool("f"),)))
+    assert "invoke name=" in dialects["dsv4"].grammar(prompt, Form(tools=(Tool("f"),)))
 
 
 def test_the_folder_decides(dialects: dict[str, Dialect]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-MOVES = 8
+MOVES = 4
 
 
 @pytest.mark.timeout(600)

@@ -40,7 +40,7 @@ def admit(gate: Gate, lines: Lines) -> Layer:
                     async with aclosing(_wait(gate, place, place.turn)) as signs:
                         async for sign in signs:
                             yield sign
-                chunks = inner(generation)
+                chunks, spent = inner(generation), False
                 try:
                     async for chunk in chunks:
                         if chunk.ids:
@@ -51,8 +51,10 @@ def admit(gate: Gate, lines: Lines) -> Layer:
                                 raise Expired("the request's deadline passed before its answer was complete")
                         place.finish = chunk.finish
                         yield chunk
+                    spent = True
                 finally:
-                    await chunks.aclose()
+                    if not spent:
+                        await chunks.aclose()
             except Fault as fault:
                 place.fault = fault
                 raise

@@ -29,15 +29,17 @@ def pick(lines: Lines, turns: Turns) -> Layer:
                 if isinstance(verdict, NonePicked | Crowded):
                     raise NoReplica(verdict.why)
                 lines.picked(verdict.replica)
-                chunks = inner(structs.replace(generation, replica=verdict.replica))
+                chunks, spent = inner(structs.replace(generation, replica=verdict.replica)), False
                 try:
                     async for chunk in chunks:
                         if reading and chunk.ids:
                             reading = False
                             turns.read(generation)
                         yield chunk
+                    spent = True
                 finally:
-                    await chunks.aclose()
+                    if not spent:
+                        await chunks.aclose()
             finally:
                 turns.over(generation)
 

@@ -20,15 +20,17 @@ def record(journal: Journal) -> Layer:
             live = journal.begin(generation)
             ended = False
             try:
-                chunks = inner(generation)
+                chunks, spent = inner(generation), False
                 try:
                     async for chunk in chunks:
                         if not chunk.waiting:
                             journal.write(live, chunk)
                             ended = chunk.finish is not None
                         yield chunk
+                    spent = True
                 finally:
-                    await chunks.aclose()
+                    if not spent:
+                        await chunks.aclose()
             except Fenced:
                 raise
             except Fault as fault:

@@ -155,7 +155,7 @@ class Chat:
                 prompts = await asyncio.to_thread(make, ask, needs, card)
         except RecursionError as error:
             raise BadRequest("The body's JSON is nested too deeply; flatten it.", code="invalid_json") from error
-        made = orders(ask, prompts, who, needs, surface)
+        made = orders(ask, prompts, who, needs, surface, card=card)
         for one in prompts:
             self._tally.tokens_in += len(one.ids)
         return made

@@ -40,7 +40,7 @@ def admit(gate: Gate, lines: Lines) -> Layer:
                     async with aclosing(_wait(gate, place, place.turn)) as signs:
                         async for sign in signs:
                             yield sign
-                chunks, spent = inner(generation), False
+                chunks = inner(generation)
                 try:
                     async for chunk in chunks:
                         if chunk.ids:
@@ -51,10 +51,8 @@ def admit(gate: Gate, lines: Lines) -> Layer:
                                 raise Expired("the request's deadline passed before its answer was complete")
                         place.finish = chunk.finish
                         yield chunk
-                    spent = True
                 finally:
-                    if not spent:
-                        await chunks.aclose()
+                    await chunks.aclose()
             except Fault as fault:
                 place.fault = fault
                 raise

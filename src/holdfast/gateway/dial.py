@@ -19,7 +19,7 @@ def dial(lines: Lines) -> Service:
         lines.owed[generation.id] = generation
         began, finished, check = lines.now, False, Check(generation.replica, generation.prompt_ids)
         try:
-            chunks, spent = line.generate(generation), False
+            chunks = line.generate(generation)
             try:
                 async for chunk in chunks:
                     finished = chunk.finish is not None
@@ -28,10 +28,8 @@ def dial(lines: Lines) -> Service:
                     if odd is not None:
                         lines.odd.append(odd)
                     yield chunk
-                spent = True
             finally:
-                if not spent:
-                    await chunks.aclose()
+                await chunks.aclose()
             if not finished:
                 raise EngineLost("the stream ended without a finish")
         except (EngineLost, EngineRefused) as fault:

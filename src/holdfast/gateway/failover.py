@@ -88,7 +88,7 @@ def failover(
                 while True:
                     had, again, fault, last = len(transcript.delivered_ids), False, None, None
                     try:
-                        chunks, spent = inner(attempt), False
+                        chunks = inner(attempt)
                         try:
                             async for chunk in chunks:
                                 if chunk.epoch != transcript.epoch and not chunk.waiting:
@@ -98,10 +98,8 @@ def failover(
                                     quarantine.made(attempt.id, len(transcript.delivered_ids) - had)
                                 chunk.moves = transcript.moves
                                 yield chunk
-                            spent = True
                         finally:
-                            if not spent:
-                                await chunks.aclose()
+                            await chunks.aclose()
                         return
                     except (EngineLost, EngineRefused) as found:
                         fault, why = found, found.why

@@ -51,16 +51,14 @@ def guard(lines: Lines, clock: Clock, emit: Emit) -> Layer:
         async def service(generation: Generation) -> AsyncGenerator[Chunk, None]:
             known = lines.known().get(generation.replica)
             try:
-                chunks, spent = inner(generation), False
+                chunks = inner(generation)
                 try:
                     async for chunk in chunks:
                         if chunk.finish is not None and known is not None:
                             known.breaker.ended(clock.now())
                         yield chunk
-                    spent = True
                 finally:
-                    if not spent:
-                        await chunks.aclose()
+                    await chunks.aclose()
             except (EngineLost, EngineRefused) as fault:
                 way = None if known is None else way_of(fault, known, generation, clock.now())
                 if known is not None and way is not None:

@@ -29,17 +29,15 @@ def pick(lines: Lines, turns: Turns) -> Layer:
                 if isinstance(verdict, NonePicked | Crowded):
                     raise NoReplica(verdict.why)
                 lines.picked(verdict.replica)
-                chunks, spent = inner(structs.replace(generation, replica=verdict.replica)), False
+                chunks = inner(structs.replace(generation, replica=verdict.replica))
                 try:
                     async for chunk in chunks:
                         if reading and chunk.ids:
                             reading = False
                             turns.read(generation)
                         yield chunk
-                    spent = True
                 finally:
-                    if not spent:
-                        await chunks.aclose()
+                    await chunks.aclose()
             finally:
                 turns.over(generation)
 

@@ -20,17 +20,15 @@ def record(journal: Journal) -> Layer:
             live = journal.begin(generation)
             ended = False
             try:
-                chunks, spent = inner(generation), False
+                chunks = inner(generation)
                 try:
                     async for chunk in chunks:
                         if not chunk.waiting:
                             journal.write(live, chunk)
                             ended = chunk.finish is not None
                         yield chunk
-                    spent = True
                 finally:
-                    if not spent:
-                        await chunks.aclose()
+                    await chunks.aclose()
             except Fenced:
                 raise
             except Fault as fault:

@@ -6,7 +6,6 @@ An answer that is had again (gateway/resumed.py, or a repeated Idempotency-Key) 
 import asyncio
 import contextlib
 from collections.abc import Callable, Coroutine
-from contextlib import aclosing
 
 from holdfast.domain.event import RequestRefused, StreamResumed
 from holdfast.domain.fault import BadRequest, EngineLost, Fault
@@ -158,7 +157,7 @@ class Chat:
                 prompts = await asyncio.to_thread(make, ask, needs, card)
         except RecursionError as error:
             raise BadRequest("The body's JSON is nested too deeply; flatten it.", code="invalid_json") from error
-        made = orders(ask, prompts, who, needs, surface)
+        made = orders(ask, prompts, who, needs, surface, card=card)
         for one in prompts:
             self._tally.tokens_in += len(one.ids)
         return made
@@ -166,7 +165,8 @@ class Chat:
     async def _whole(self, exchange: Exchange, telling: Telling) -> None:
         made, reading, spoken, tally = telling.made, telling.reading, Spoken(), self._tally
         now, last = telling.needs.clock.now, telling.began
-        async with aclosing(telling.chunks) as chunks:
+        chunks, spent = telling.chunks, False
+        try:
             async for chunk in chunks:
                 if chunk.waiting:
                     continue
@@ -174,6 +174,11 @@ class Chat:
                 spoken.add(reading.take(chunk), reading)
                 if reading.stopped:
                     break
+            else:
+                spent = True
+        finally:
+            if not spent:
+                await chunks.aclose()
         if not reading.done:
             raise EngineLost("the answer ended without a finish")
         lines = JSON_TYPE + lines_of(telling, exchange.request) + b"x-holdfast-moves: %d\r\n" % reading.moves
@@ -204,9 +209,9 @@ class Chat:
     async def _events(self, exchange: Exchange, telling: Telling, writer: Writer) -> None:
         needs, reading, mark, tally = telling.needs, telling.reading, telling.mark, self._tally
         rest = None if mark is None else Rest(reading, mark)
-        now, last, ahead = needs.clock.now, telling.began, b""
-        source = all_singly(telling.chunks) if telling.surface.singly and rest is None else telling.chunks
-        async with aclosing(source) as chunks:
+        now, last, ahead, spent = needs.clock.now, telling.began, b"", False
+        chunks = all_singly(telling.chunks) if telling.surface.singly and rest is None else telling.chunks
+        try:
             async for chunk in chunks:
                 if not exchange.begun:
                     exchange.open(STREAM_TYPE + lines_of(telling, exchange.request))
@@ -230,6 +235,10 @@ class Chat:
                     ahead = b""
                 if exchange.flow is not None:
                     await exchange.flow
+            spent = True
+        finally:
+            if not spent:
+                await chunks.aclose()
         if not reading.done:
             raise EngineLost("the answer ended without a finish")
 

@@ -122,12 +122,12 @@ class Turns:
         """The same choice as `_try`'s for the usual case, at a fraction of its cost: new work, few replicas, nothing odd about
         any of them, and nobody has its prompt's beginning, or there is nobody else. None: it is another case."""
         lines = self.lines
-        room = lines.room
+        room, several = lines.room, len(lines.by_boot) > 1
         if (
             self.lane.reading
             or self.quarantine.cases
             or generation.tried
-            or ((generation.session or len(generation.prompt_ids) > BLOCK) and len(lines.by_boot) > 1)
+            or (several and (generation.session or len(generation.prompt_ids) > BLOCK))
             or len(lines.by_boot) > FEW
             or generation.id in room.held
         ):
@@ -138,7 +138,7 @@ class Turns:
             place = room.places.get(boot)
             if place is None or not place.serving or not known.plain or known.fresh_at > slow_until:
                 return None
-            if room.has_room(boot, hold):  # asked of all, so that the room knows what other workers have given back
+            if several and room.has_room(boot, hold):  # asked of all: the room then knows what others have given back
                 continue
             size = place.slots * known.place.weight
             rank = (

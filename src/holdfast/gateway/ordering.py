@@ -17,14 +17,16 @@ from holdfast.gateway.surface import Prompt, Surface
 BIASES_MAX = 1024
 
 
-def orders(ask: Ask, prompts: list[Prompt], asker: Asker, needs: Needs, surface: Surface) -> list[Order]:
+def orders(
+    ask: Ask, prompts: list[Prompt], asker: Asker, needs: Needs, surface: Surface, *, card: ModelCard
+) -> list[Order]:
     """What is owed: one answer, or one for each choice.
 
     Raises:
         BadRequest: more choices than may be.
     """
     if len(prompts) == 1 and (ask.n is None or ask.n == 1):
-        return [order(ask, prompts[0], asker, needs, surface)]
+        return [order(ask, prompts[0], asker, needs, surface, card=card)]
     each = ask.n or 1
     count = each * len(prompts)
     if surface.choices is None:
@@ -35,7 +37,7 @@ def orders(ask: Ask, prompts: list[Prompt], asker: Asker, needs: Needs, surface:
     made: list[Order] = []
     for prompt in prompts:
         for _ in range(each):
-            one = order(ask, prompt, asker, needs, surface)
+            one = order(ask, prompt, asker, needs, surface, card=card)
             first = made[0] if made else one
             made.append(_choice(one, first.generation, len(made), count))
     return made
@@ -106,9 +108,9 @@ def seed_of(ask: Ask, needs: Needs) -> int:
     return ask.seed & 0x7FFF_FFFF_FFFF_FFFF
 
 
-def order(ask: Ask, prompt: Prompt, asker: Asker, needs: Needs, surface: Surface) -> Order:
+def order(ask: Ask, prompt: Prompt, asker: Asker, needs: Needs, surface: Surface, *, card: ModelCard) -> Order:
     """Put everything together; draws the seed and the id."""
-    card, dialect, prompt_ids = needs.card(), needs.dialect, prompt.ids
+    dialect, prompt_ids = needs.dialect, prompt.ids
     wanted = ask.max_completion_tokens or ask.max_tokens or card.max_tokens_default
     stop = ask.stop
     stops = () if not stop else (stop,) if isinstance(stop, str) else tuple(s for s in stop if s)

@@ -20,14 +20,25 @@ class Contract(NamedTuple):
     why: str
 
 
+def _both(word: str, why: str) -> tuple[Contract, Contract]:
+    """Without a grammar, and with one. Made once: every request says one of them."""
+    return Contract(word, why), Contract(word, f"{why}, and its grammar is led through what was delivered")
+
+
+_KEYED = _both("exact", "noise is keyed by seed and position")
+_GREEDY = _both("exact", "greedy")
+_FAIR = _both("fair", "no token is lost or doubled, the rest is a fair sample")
+
+
 def contract(sampling: Sampling, exactness: Exactness) -> Contract:
     """What a client may expect of an answer that has to move. Under a grammar the whole matches it once, in either case."""
-    led = ", and its grammar is led through what was delivered" if sampling.grammar else ""
     if exactness is Exactness.EXACT:
-        return Contract("exact", f"noise is keyed by seed and position{led}")
-    if sampling.temperature == 0 and exactness is Exactness.GREEDY:
-        return Contract("exact", f"greedy{led}")
-    return Contract("fair", f"no token is lost or doubled, the rest is a fair sample{led}")
+        plain, led = _KEYED
+    elif sampling.temperature == 0 and exactness is Exactness.GREEDY:
+        plain, led = _GREEDY
+    else:
+        plain, led = _FAIR
+    return led if sampling.grammar else plain
 
 
 class Resume(Struct, frozen=True):

@@ -20,7 +20,7 @@ modest tenants who use nearly all of their shares: they come in larger swells th
 suffice. Everybody greedy: somebody who waits has always less than its share, so no slot stays idle.
 """
 
-from math import ceil, exp, sqrt
+from math import ceil, exp, inf, sqrt
 
 from holdfast.policy.fair_queue import KEPT
 from holdfast.policy.memory_shares import Held
@@ -75,6 +75,7 @@ class Headroom:
         self._weights = 0.0  # of these together
         self._tokens = 0.0  # places that a modest tenant's request takes
         self._at = 0.0
+        self._due = -inf  # before then nobody of the active can have been away for long enough
 
     def most(self, total: int) -> int:
         """Slots that may be kept of so many."""
@@ -86,7 +87,8 @@ class Headroom:
         self._active[tenant] = weight, now
         if known is None or known[0] != weight:
             self._weights += weight - (known[0] if known is not None else 0.0)
-        self._forget(now)
+        if now > self._due:
+            self._forget(now)
 
     def modest(self, held: Held, weight: float, total: int) -> bool:
         """Whether a tenant holds no more than its share of so many slots, by weight among all that asked of late, and what
@@ -157,6 +159,7 @@ class Headroom:
             tenant = next(iter(self._active))
             weight, at = self._active[tenant]
             if now - at <= ACTIVE_S:
+                self._due = at + ACTIVE_S
                 return
             del self._active[tenant]
             self._weights = self._weights - weight if self._active else 0.0

@@ -131,7 +131,7 @@ class Room:
             place is not None
             and place.at >= 0
             and tokens + self._promised_tokens <= place.spare
-            and not self._complaint(place, tokens)
+            and not (self._look(place) and self._complaint(place, tokens))
         ):
             return ""
         if tokens > self._most_spare:

@@ -173,7 +173,7 @@ class FileLedger:
         if (
             file is None
             or row is None
-            or row.rule != rule
+            or (row.rule is not rule and row.rule != rule)
             or now > row.touched + AGAIN_S
             or file.ints[row.head] != row.id
         ):

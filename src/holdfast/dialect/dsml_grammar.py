@@ -10,7 +10,7 @@ kept out of values and of what is said before calls.
 
 import json
 
-from holdfast.dialect.arguments import Argument, Arguments, Taker, escaped
+from holdfast.dialect.arguments import Argument, Arguments, Taker
 from holdfast.dialect.dsml import Patterns, Tags
 from holdfast.dialect.grammar import Grammars, arguments_of, json_rule
 from holdfast.dialect.parser import DSML, Markers
@@ -38,12 +38,13 @@ class DsmlGrammars(Grammars):
         return True
 
     def _anything(self) -> str:
-        """Text without the block's tag; or up to it, and then calls."""
+        """Text without the beginning of any mark; or up to the block's tag, and then calls. Text without that tag alone could be
+        told too, but each mask would take milliseconds at DeepSeek's vocabulary."""
         marked, begin = self._mark >= 0, self._begin
         head, rest = ("<", begin[1:]) if marked else (begin, "")
         rules = (
             f"TEXT | HEAD {self._written(rest)} block",
-            f"TEXT: /(?s:.*)/ & ~/(?s:.*){escaped(begin)}(?s:.*)/",
+            f"TEXT: /(?:[^<]|<+[^<{begin[1]}])*<*/",
             f"HEAD: TEXT {_quoted(head)}",
         )
         return "\n".join(rules)

@@ -102,6 +102,7 @@ def test_top_and_limits_say_what_they_want(tmp_path):
 
 def test_the_live_view_draws_and_leaves_at_ctrl_c(crowded):
     argv = [sys.executable, "-m", "holdfast", "top", "--every", "0.2", str(crowded.file)]
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs us in the background may have it ignored
     master, slave = pty.openpty()
     with subprocess.Popen(argv, stdin=slave, stdout=slave, stderr=slave) as child:
         os.close(slave)

@@ -5,6 +5,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
+from holdfast.domain.engine import Abilities
 from holdfast.domain.release import Release
 from holdfast.domain.replica import Load, Probe
 from holdfast.domain.request import Chunk, Finish, Generation, Sampling, TokenLogprob
@@ -50,6 +51,22 @@ class Engine(Protocol):
         ...
 
     async def close(self) -> None: ...
+
+
+class ForeignEngine(Engine, Protocol):
+    """A program of somebody else, spoken to in its own dialect by the replica process that keeps it.
+
+    `probe` asks the engine's own counters: `Load.step` is any number that grows whenever it makes progress (tokens made,
+    iterations, prompt tokens read) and stands still when it does not. `probe` raises EngineLost where its door is shut or silent.
+    """
+
+    async def learn(self) -> Abilities:
+        """Find out, by asking, what this build can do. Once, when it is ready; `describe` tells its release afterwards.
+
+        Raises:
+            EngineLost: it did not answer, or serves no such model: the sentence says which it serves.
+        """
+        ...
 
 
 class Stream(Struct):

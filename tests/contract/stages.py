@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import uvloop
+from foreign_stage import ForeignStage
 from replica_process import ReplicaProcess
 from tiny_model import VOCAB, write_tiny_model
 
@@ -96,6 +97,7 @@ class ScriptedStage:
     """The embedded engine's adapter before a scripted core, all in one event loop."""
 
     vocab_size = SCRIPT.vocab_size
+    reading_steps = 5  # that pings tell apart, at least, while a long prompt is read
 
     def __init__(self, folder: Path, runner: Callable[[Coroutine[Any, Any, None]], None]) -> None:
         self._folder, self._runner = folder, runner
@@ -130,6 +132,7 @@ class PearlStage:
     """The embedded engine's adapter before pearl, in a process of its own, on a tiny model with random weights."""
 
     vocab_size = VOCAB
+    reading_steps = 5
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -173,6 +176,7 @@ STAGES: dict[str, Callable[[Path], Any]] = {
     "embedded-scripted": lambda folder: ScriptedStage(folder, asyncio.run),
     "embedded-scripted-uvloop": lambda folder: ScriptedStage(folder, uvloop.run),
     "embedded-pearl": PearlStage,
+    "foreign-scripted": lambda folder: ForeignStage(folder, uvloop.run),
 }
 
 

@@ -1,4 +1,4 @@
-"""How a foreign engine ended, from its exit and its last lines. The lines are as vLLM 0.32, Triton 2.51 and llama.cpp print them."""
+"""How a foreign engine ended, from its exit and its last lines, in the form in which vLLM writes them."""
 
 import pytest
 from hypothesis import given

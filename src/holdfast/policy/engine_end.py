@@ -1,11 +1,12 @@
 """How did a foreign engine end: of its own fault, or from outside? Read from its exit and its last lines.
 
-policy/poison.py judges the requests that were in flight by it, so the difference matters: a crash speaks against them, a SIGKILL
-does not. Only kinds are let through, never what a line says besides: lines of an engine may quote a prompt (domain/last_words.py).
+policy/poison.py judges the requests that were in flight by it, so the difference matters: a crash speaks against them, a
+SIGKILL does not. Only kinds are let through, never what a line says besides: lines of an engine may quote a prompt
+(domain/last_words.py).
 
-An engine of several processes dies in two steps: the one that computes ends, and the one that holds the door notices, complains and
-follows. What the second says of the first (EngineDeadError and the like) is no fault of its own; if nothing else was said, the
-first was ended from outside.
+An engine of several processes dies in two steps: the one that computes ends, and the one that holds the door notices,
+complains and follows. What the second says of the first (EngineDeadError and the like) is no fault of its own; if nothing else
+was said, the first was ended from outside.
 """
 
 import re

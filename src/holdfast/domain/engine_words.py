@@ -31,13 +31,16 @@ OWN: dict[EngineKind, dict[str, str]] = {
         "host": DOOR, "port": DOOR, "uds": DOOR, "ssl-keyfile": DOOR, "ssl-certfile": DOOR, "ssl-ca-certs": DOOR,
         "api-key": KEY, "trust-remote-code": CODE, "middleware": CODE, "model": MODEL, "served-model-name": MODEL,
         "max-model-len": CONTEXT, "max-num-seqs": SLOTS, "config": FILE, "disable-log-stats": COUNTERS,
-        "enable-log-requests": PROMPTS, "enable-log-outputs": PROMPTS,
+        "enable-log-requests": PROMPTS, "enable-log-outputs": PROMPTS, "grpc-port": DOOR, "headless": DOOR,
+        "tool-parser-plugin": CODE, "reasoning-parser-plugin": CODE, "io-processor-plugin": CODE, "logits-processors": CODE,
+        "worker-cls": CODE, "worker-extension-cls": CODE, "allowed-local-media-path": DOOR, "tokens-only": DOOR,
     },
     EngineKind.SGLANG: {
         "host": DOOR, "port": DOOR, "ssl-keyfile": DOOR, "ssl-certfile": DOOR, "ssl-ca-certs": DOOR,
         "api-key": KEY, "admin-api-key": KEY, "trust-remote-code": CODE, "model": MODEL, "model-path": MODEL,
         "served-model-name": MODEL, "context-length": CONTEXT, "max-running-requests": SLOTS, "config": FILE,
-        "log-requests": PROMPTS,
+        "log-requests": PROMPTS, "grpc-port": DOOR, "grpc-mode": DOOR, "smg-grpc-mode": DOOR, "enable-http2": DOOR,
+        "sidecar": CODE, "enable-custom-logit-processor": CODE, "crash-dump-folder": PROMPTS, "tool-server": DOOR,
     },
     EngineKind.TRITON: {
         "http-address": DOOR, "http-port": DOOR, "grpc-address": DOOR, "grpc-port": DOOR, "metrics-address": DOOR,
@@ -154,13 +157,18 @@ def _of_word(kind: EngineKind, word: str) -> str:
         return f"[engine] args: {word!r} has a line break or a zero in it."
     if not word.startswith("-"):
         return ""
-    name = word.lstrip("-").partition("=")[0].partition(".")[0].replace("_", "-").lower()
+    name = name_of(word)
     dashes = len(word) - len(word.lstrip("-"))
     owned = OWN.get(kind, {})
     whole = next(
         (own for own in owned if own == name or (dashes == 2 and name and own.startswith(name) and len(own) > 2)), ""
     )
     return f"[engine] args: {word} is not for a site to say: {owned[whole]}." if whole else ""
+
+
+def name_of(word: str) -> str:
+    """`--kernel_config.x=1` as `kernel-config`: what a word of a command line names, however it is spelt."""
+    return word.lstrip("-").partition("=")[0].partition(".")[0].replace("_", "-").lower()
 
 
 def _of_variable(text: str) -> str:

@@ -1,8 +1,11 @@
 """Programs that stand for engines, in a few lines each, and what a test needs to run one and to see all of it end."""
 
 import asyncio
+import contextlib
 import os
 import select
+import signal
+import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,6 +18,7 @@ from holdfast.store.access import AccessFile
 from holdfast.store.engine_record import EngineRecordFile
 
 PATIENCE_S = 60
+KEEPER = Path(__file__).with_name("engine_keeper.py")
 
 WAIT = "\nwhile True: signal.pause()\n"
 HEAD = "import os, signal, subprocess, sys\ndef say(*words): print(*words, flush=True)\n"
@@ -91,3 +95,40 @@ def all_gone(fds: list[int], within_s: float = PATIENCE_S, close: bool = True) -
         if close:
             os.close(fd)
     return True
+
+
+class Keeper:
+    """A process that keeps an engine, as a replica does; it can be killed, and its guard with it."""
+
+    def __enter__(self) -> "Keeper":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.popen.returncode is None:
+            self.kill()
+        for fd in self.fds:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(fd, signal.SIGKILL)
+            os.close(fd)
+
+    def __init__(self, folder: Path) -> None:
+        self.records = EngineRecordFile.of(folder / "replica-0.json")
+        self.popen = subprocess.Popen([sys.executable, str(KEEPER), str(folder)], stdout=subprocess.PIPE, text=True)
+        self.pids = [int(word) for word in self.popen.stdout.readline().split()]
+        self.fds = pidfds(*self.pids)
+
+    def guard(self) -> int:
+        """Its only child besides the engine."""
+        children = Path(f"/proc/{self.popen.pid}/task/{self.popen.pid}/children").read_text().split()
+        (found,) = [int(child) for child in children if int(child) != self.pids[0]]
+        return found
+
+    def kill_guard(self) -> None:
+        (fd,) = fds = pidfds(self.guard())
+        signal.pidfd_send_signal(fd, signal.SIGKILL)
+        assert all_gone(fds)
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        self.popen.send_signal(number)
+        self.popen.wait()
+        self.popen.stdout.close()

@@ -1,15 +1,11 @@
 """Foreign engines as processes: what they are given, what is heard of them, and that nothing of them is left at the end."""
 
 import asyncio
-import contextlib
 import os
 import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
-from engine_programs import FAMILY, HEAD, POLITE, STUBBORN, WAIT, Kept, all_gone, kept, launch, pidfds
+from engine_programs import FAMILY, HEAD, POLITE, STUBBORN, WAIT, Keeper, Kept, all_gone, kept, launch, pidfds
 from msgspec import structs
 
 from holdfast.domain.engine import Leave
@@ -20,9 +16,6 @@ from holdfast.host.clock import MonotonicClock
 from holdfast.host.engine_log import LINE_CHARS_MAX, LINES_KEPT
 from holdfast.host.engine_process import EngineNotStarted
 from holdfast.host.engine_sweep import sweep, swept
-from holdfast.store.engine_record import EngineRecordFile
-
-KEEPER = Path(__file__).with_name("engine_keeper.py")
 
 
 def freeze_now(pid: int) -> None:
@@ -159,43 +152,6 @@ def test_files_stay_inside_its_folder(tmp_path):
         assert not (tmp_path / "above").exists()
 
     asyncio.run(story())
-
-
-class Keeper:
-    """A process that keeps an engine, as a replica does; it can be killed, and its guard with it."""
-
-    def __enter__(self) -> "Keeper":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.popen.returncode is None:
-            self.kill()
-        for fd in self.fds:
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(fd, signal.SIGKILL)
-            os.close(fd)
-
-    def __init__(self, folder: Path) -> None:
-        self.records = EngineRecordFile.of(folder / "replica-0.json")
-        self.popen = subprocess.Popen([sys.executable, str(KEEPER), str(folder)], stdout=subprocess.PIPE, text=True)
-        self.pids = [int(word) for word in self.popen.stdout.readline().split()]
-        self.fds = pidfds(*self.pids)
-
-    def guard(self) -> int:
-        """Its only child besides the engine."""
-        children = Path(f"/proc/{self.popen.pid}/task/{self.popen.pid}/children").read_text().split()
-        (found,) = [int(child) for child in children if int(child) != self.pids[0]]
-        return found
-
-    def kill_guard(self) -> None:
-        (fd,) = fds = pidfds(self.guard())
-        signal.pidfd_send_signal(fd, signal.SIGKILL)
-        assert all_gone(fds)
-
-    def kill(self, number: int = signal.SIGKILL) -> None:
-        self.popen.send_signal(number)
-        self.popen.wait()
-        self.popen.stdout.close()
 
 
 def test_nothing_of_it_outlives_a_replica_that_is_killed(tmp_path):

@@ -19,8 +19,11 @@ from msgspec import Struct
 from holdfast.cli.start_faults import start_fault
 from holdfast.domain.address import parse_address
 from holdfast.domain.fault import Fault
+from holdfast.domain.site import Run
+from holdfast.host import proc
 from holdfast.host.clock import MonotonicClock
 from holdfast.host.discretion import be_discreet, keep_quiet
+from holdfast.host.engine_process import EngineNotStarted
 from holdfast.host.health import HealthServer
 from holdfast.pearl.config import model_type_of
 from holdfast.pearl.listen import address_of, claim
@@ -34,20 +37,6 @@ RUN_FILE_ENV = "HOLDFAST_RUN_FILE"
 TOKEN_ENV = "HOLDFAST_TOKEN"
 # Each is a module with `open_core(args)`; only the one that was asked for is loaded: a scripted replica needs no torch.
 ENGINES = {"embedded": "holdfast.cli.core_embedded", "scripted": "holdfast.cli.core_scripted"}
-
-
-class RunFile(Struct, frozen=True, kw_only=True):
-    """What a supervisor needs to recognise this process later, and to find its doors."""
-
-    name: str
-    pid: int
-    start_ticks: int
-    token: str
-    boot: str
-    listen: str
-    health: str
-    box: str = ""
-    ready: bool = True
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -107,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
     be_discreet(args.core_dumps)
     try:
         replica = _prepare(args, clock)
-    except (Fault, OSError, ValueError, MemoryError, RuntimeError) as error:
+    except (EngineNotStarted, Fault, OSError, ValueError, MemoryError, RuntimeError) as error:
         found = start_fault(error)
         if found is None:
             raise
@@ -131,7 +120,7 @@ class _Replica(Struct):
     server: ReplicaServer
     listener: socket.socket
     health: HealthServer
-    run_file: RunFile
+    run_file: Run
     model: str
 
 
@@ -157,10 +146,10 @@ def _prepare(args: argparse.Namespace, clock: MonotonicClock) -> _Replica:
     listener = claim(address)
     model = core.release().model
     health = HealthServer(lambda: dict.fromkeys(("", model, args.name), server.complaint()), clock.now)
-    run_file = RunFile(
+    run_file = Run(
         name=args.name,
         pid=os.getpid(),
-        start_ticks=_start_ticks(),
+        start_ticks=proc.start_ticks(os.getpid()),
         token=os.environ.get(TOKEN_ENV, ""),
         boot=options.boot,
         listen=address_of(listener),
@@ -207,15 +196,6 @@ def _tell_ready(replica: _Replica, took_s: float) -> None:
         snapshot.put(Path(path), seen)
     health = f" health={seen.health}" if seen.health else ""
     print(f"ready replica={seen.name} listen={seen.listen}{health} model={replica.model} in {took_s:.1f} s", flush=True)
-
-
-def _start_ticks() -> int:
-    """When this process started, in clock ticks since boot: field 22 of /proc/self/stat (proc(5)); 0 where there is none."""
-    try:
-        text = Path("/proc/self/stat").read_text()
-    except FileNotFoundError:
-        return 0
-    return int(text.rpartition(")")[2].split()[19])
 
 
 def _positive(text: str) -> int:

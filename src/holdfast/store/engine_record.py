@@ -29,3 +29,8 @@ class EngineRecordFile:
     def remove(self) -> None:
         """Raises OSError."""
         snapshot.remove(self._path)
+
+
+def recorded(folder: Path) -> list[str]:
+    """The names of those that have a record in this folder of run files, in order."""
+    return sorted({path.stem for place in (folder, snapshot.spares_of(folder)) for path in place.glob(f"*{SUFFIX}")})

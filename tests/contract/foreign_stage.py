@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from holdfast.domain.address import UnixAddress
+from holdfast.domain.engine import Ability
 from holdfast.domain.ports import Line
+from holdfast.domain.release import Exactness
 from holdfast.engine.embedded import dial
 from holdfast.engine.foreign import ForeignCore, Limits
 from holdfast.host.clock import MonotonicClock
@@ -16,6 +18,8 @@ from holdfast.pearl.listen import claim
 from holdfast.pearl.server import ReplicaServer, ServerOptions
 from holdfast.sim.foreign import ScriptedForeign
 from holdfast.sim.scripted import Mishap, Script, ScriptedCore
+from holdfast.testing.engine_contract import Mishap as Contract
+from holdfast.testing.engine_contract import Stage
 
 CLOCK = MonotonicClock()
 SCRIPT = Script(slots=4, queue_max=2, context_tokens_max=512, prefill_chunk_tokens=16, vocab_size=512, token_s=0.0005)
@@ -36,13 +40,6 @@ class ForeignScene:
 
     async def another_line(self) -> Line:
         return await dial(self.address, CLOCK, 5.0)
-
-    async def sever(self) -> None:
-        """The engine dies, and the replica with it."""
-        self.engine.break_all("the scripted engine was killed", dead=True)
-
-    async def drain(self) -> None:
-        self.server.drain(30.0)
 
     def befall(self, kind: str, after_tokens: int = 0) -> None:
         self.engine.core.befall(Mishap(kind, after_tokens))
@@ -72,10 +69,45 @@ async def foreign_scene(folder: Path, script: Script = SCRIPT, **limits: Any) ->
         await core.close()
 
 
-class ForeignStage:
+MISHAPS = {Contract.REFUSED: "refuse", Contract.REJECTED: "bad", Contract.FAULT: "fault", Contract.UNFINISHED: "forget"}
+
+
+@dataclass
+class StoryScene:
+    """The scene as the contract's stories want it: the engine under test is the line."""
+
+    engine: Line
+    behind: ForeignScene
+
+    async def befall(self, mishap: Contract, after_tokens: int = 0) -> None:
+        if mishap is Contract.GONE:
+            self.behind.engine.break_all("the scripted engine was killed", dead=True)
+        elif mishap is Contract.FROZEN:
+            self.behind.engine.core.frozen = True
+        else:
+            self.behind.befall(MISHAPS[mishap], after_tokens)
+
+    async def relent(self) -> None:
+        self.behind.engine.core.frozen = False
+
+    async def working(self) -> int:
+        load = self.behind.engine.core.load()
+        return load.running + load.queued
+
+    async def another(self) -> Line:
+        return await self.behind.another_line()
+
+    async def drain(self) -> None:
+        self.behind.server.drain(30.0)
+
+
+class ForeignStage(Stage):
     """For stories that are played on every stage."""
 
-    vocab_size = SCRIPT.vocab_size
+    vocab_size, context, slots, queue = SCRIPT.vocab_size, SCRIPT.context_tokens_max, SCRIPT.slots, SCRIPT.queue_max
+    exactness = Exactness.EXACT
+    abilities = frozenset((*Stage.abilities, Ability.SEED, Ability.LOGPROBS, Ability.COUNTERS))
+    mishaps = frozenset((*MISHAPS, Contract.FROZEN, Contract.GONE))
     reading_steps = 1  # its counters are read ten times a second, and the prompt sooner
 
     def __init__(self, folder: Path, runner: Callable[[Coroutine[Any, Any, None]], None]) -> None:
@@ -84,7 +116,7 @@ class ForeignStage:
     def play(self, story: Any) -> None:
         async def run() -> None:
             async with foreign_scene(self._folder) as scene:
-                await story(scene)
+                await story(StoryScene(scene.line, scene))
 
         self._runner(run())
 

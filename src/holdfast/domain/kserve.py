@@ -162,6 +162,19 @@ class InRepository(Struct):
     parameters: dict[str, Parameter] = {}
 
 
+class InIndex(Struct):
+    """A model of the repository. `state`: READY, UNAVAILABLE, LOADING, UNLOADING, or empty: never loaded."""
+
+    name: str = ""
+    version: str = ""
+    state: str = ""
+    reason: str = ""
+
+
+class Index(Struct):
+    models: list[InIndex] = []
+
+
 K = Kind
 _ASKED = (Field(1, "model_name", K.TEXT), Field(2, "model_version", K.TEXT), Field(3, "id", K.TEXT))
 _TENSOR = (Field(1, "name", K.TEXT), Field(2, "datatype", K.TEXT), Field(3, "shape", K.INTS))
@@ -225,6 +238,13 @@ CODEC = Codec(
             Field(2, "model_name", K.TEXT),
             Field(3, "parameters", K.MAP, Parameter),
         ),
+        InIndex: (
+            Field(1, "name", K.TEXT),
+            Field(2, "version", K.TEXT),
+            Field(3, "state", K.TEXT),
+            Field(4, "reason", K.TEXT),
+        ),
+        Index: (Field(1, "models", K.MESSAGES, InIndex),),
     }
 )
 

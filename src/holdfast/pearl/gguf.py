@@ -63,7 +63,9 @@ def _package() -> ModuleType:
 
 def _refuse(model_dir: Path, config: ModelConfig) -> None:
     if not config.rope_interleave:
-        raise BadModel(f"{model_dir}: rope_interleave is false; only the published order of rotary rows is written as GGUF")
+        raise BadModel(
+            f"{model_dir}: rope_interleave is false; only the published order of rotary rows is written as GGUF"
+        )
     if not config.q_lora_rank and config.num_hidden_layers not in _LITE_LAYERS:
         raise BadModel(
             f"{model_dir}: llama.cpp takes models without query latents (q_lora_rank) only with 26 or 27 layers, "
@@ -71,7 +73,9 @@ def _refuse(model_dir: Path, config: ModelConfig) -> None:
         )
     rope = config.rope
     if rope.kind == "yarn" and rope.mscale != rope.mscale_all_dim:
-        raise BadModel(f"{model_dir}: llama.cpp has one yarn factor for mscale and mscale_all_dim, and here they differ")
+        raise BadModel(
+            f"{model_dir}: llama.cpp has one yarn factor for mscale and mscale_all_dim, and here they differ"
+        )
 
 
 def _write_geometry(writer: Any, config: ModelConfig, package: ModuleType) -> None:
@@ -117,7 +121,9 @@ def _write_rope(writer: Any, config: ModelConfig, package: ModuleType) -> None:
     writer.add_rope_scaling_orig_ctx_len(rope.original_positions)
     writer.add_rope_scaling_yarn_beta_fast(rope.beta_fast)
     writer.add_rope_scaling_yarn_beta_slow(rope.beta_slow)
-    writer.add_rope_scaling_yarn_log_mul(0.1 * rope.mscale_all_dim)  # llama.cpp divides by 0.1 again, for this architecture
+    writer.add_rope_scaling_yarn_log_mul(
+        0.1 * rope.mscale_all_dim
+    )  # llama.cpp divides by 0.1 again, for this architecture
 
 
 def _write_words(writer: Any, words: Words, package: ModuleType) -> None:
@@ -179,9 +185,14 @@ def _attention(c: ModelConfig, weights: Weights, there: str, here: str) -> Itera
         yield f"{there}.attn_q_b.weight", weights.take(f"{here}.q_b_proj.weight", queries, c.q_lora_rank)
     else:
         yield f"{there}.attn_q.weight", weights.take(f"{here}.q_proj.weight", queries, c.hidden_size)
-    yield f"{there}.attn_kv_a_mqa.weight", weights.take(f"{here}.kv_a_proj_with_mqa.weight", c.latent_dim, c.hidden_size)
+    yield (
+        f"{there}.attn_kv_a_mqa.weight",
+        weights.take(f"{here}.kv_a_proj_with_mqa.weight", c.latent_dim, c.hidden_size),
+    )
     yield f"{there}.attn_kv_a_norm.weight", weights.take(f"{here}.kv_a_layernorm.weight", c.kv_lora_rank)
-    both = weights.take(f"{here}.kv_b_proj.weight", heads * (nope + v), c.kv_lora_rank).view(heads, nope + v, c.kv_lora_rank)
+    both = weights.take(f"{here}.kv_b_proj.weight", heads * (nope + v), c.kv_lora_rank).view(
+        heads, nope + v, c.kv_lora_rank
+    )
     yield f"{there}.attn_k_b.weight", both[:, :nope].transpose(1, 2)
     yield f"{there}.attn_v_b.weight", both[:, nope:]
     yield f"{there}.attn_output.weight", weights.take(f"{here}.o_proj.weight", c.hidden_size, heads * v)

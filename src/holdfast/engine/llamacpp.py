@@ -26,6 +26,7 @@ from holdfast.domain.ports import Clock
 from holdfast.domain.release import Exactness, Release
 from holdfast.domain.replica import Probe
 from holdfast.domain.request import Chunk, Finish, Generation, Sampling, TokenLogprob
+from holdfast.engine.answer import LOWEST, Answer
 from holdfast.engine.bounds import room
 from holdfast.engine.http import HttpDoor, fault_of
 from holdfast.engine.llamacpp_learn import GRAMMAR, Learner, Pulse
@@ -72,39 +73,6 @@ class _Event(Struct):
     error: Any = None
 
 
-class _Answer:
-    """One answer as far as it has come, over all requests that it takes."""
-
-    def __init__(self, generation: Generation, left: int) -> None:
-        self.asked = generation
-        self.ids = list(generation.delivered_ids)
-        self.left = left
-        self.over = False
-        self.cached = 0
-        self._told_cached = False
-        self._count = generation.sampling.logprobs
-
-    def take(self, ids: list[int], told: list[_Told]) -> Chunk:
-        """What is new, up to a stop or the end of the room."""
-        stops, kept, finish = self.asked.stop_ids, ids[: self.left], None
-        for place, id in enumerate(kept):
-            if id in stops:
-                kept, finish = kept[:place], Finish.STOP
-                break
-        self.ids += kept
-        self.left -= len(kept)
-        if finish is None and self.left <= 0:
-            finish = Finish.LENGTH
-        self.over = finish is not None
-        chunk = Chunk(kept, finish)
-        if self._count >= 0 and kept:
-            chunk.logprobs = [_logprob(one, self._count) for one in told[: len(kept)]]
-        if kept and not self._told_cached:
-            self._told_cached = True
-            chunk.cached_tokens = min(self.cached, len(self.asked.prompt_ids))
-        return chunk
-
-
 class LlamaCppEngine:
     """Implements the ForeignEngine port. `spelling` is that of the model's folder; without, ids that a stream leaves out are
     always asked for again."""
@@ -119,7 +87,7 @@ class LlamaCppEngine:
     async def generate(self, generation: Generation) -> AsyncGenerator[Chunk, None]:
         """See the port."""
         context = 0 if self._abilities is None else self._abilities.context_tokens_max
-        answer = _Answer(generation, room(generation, self._vocab_size, context))
+        answer = Answer(generation, room(generation, self._vocab_size, context))
         self._check_grammar(generation)
         if answer.left == 0:
             yield Chunk([], Finish.LENGTH)
@@ -166,7 +134,7 @@ class LlamaCppEngine:
         if generation.delivered_ids:
             raise EngineRefused("llama.cpp begins a grammar anew at each request: it can't go on within one")
 
-    async def _asked_once(self, answer: _Answer, context: int) -> AsyncGenerator[Chunk, None]:
+    async def _asked_once(self, answer: Answer, context: int) -> AsyncGenerator[Chunk, None]:
         """One request, until its end, or until ids are missing that can't be read off its text."""
         body = body_of(answer.asked, answer.ids, answer.left, context)
         had = 0  # tokens that this request has made and told
@@ -184,21 +152,17 @@ class LlamaCppEngine:
                     ids = [*found, *ids]
                 had += len(ids)
                 if ids:
-                    yield answer.take(ids, event.completion_probabilities)
+                    yield answer.take(ids, _logprobs(answer, event))
                 if event.stop:
                     self._check_end(event)
                     if event.stop_type == "eos" and answer.asked.sampling.grammar and not answer.over:
-                        answer.over = True
-                        yield Chunk([], Finish.STOP)
+                        yield answer.end(Finish.STOP)
                 if answer.over or event.stop:
                     return
             else:
                 raise EngineLost(f"{self._door.url} ended a stream without saying that the answer was over")
         event = await self._again(answer, missing, context)
-        for place, id in enumerate(event.tokens):
-            yield answer.take([id], event.completion_probabilities[place : place + 1])
-            if answer.over:
-                return
+        yield answer.take(event.tokens, _logprobs(answer, event))
 
     def _read(self, data: bytes) -> _Event:
         try:
@@ -214,7 +178,7 @@ class LlamaCppEngine:
         if event.stop_type not in ("eos", "limit"):
             raise EngineLost(f"{self._door.url} ended an answer for a reason of its own: {event.stop_type or 'none'}")
 
-    def _spelt(self, answer: _Answer, event: _Event, missing: int) -> list[int] | None:
+    def _spelt(self, answer: Answer, event: _Event, missing: int) -> list[int] | None:
         """The ids that came before those of the event, out of the text that came with them."""
         if event.stop or answer.asked.sampling.logprobs >= 0:
             return None
@@ -224,7 +188,7 @@ class LlamaCppEngine:
         last = b"".join(map(self._spelling.bytes_of, event.tokens))
         return self._spelling.the_only(spelt[: len(spelt) - len(last)], missing) if spelt.endswith(last) else None
 
-    async def _again(self, answer: _Answer, count: int, context: int) -> _Event:
+    async def _again(self, answer: Answer, count: int, context: int) -> _Event:
         """The next `count` ids, made once more and told whole."""
         if answer.asked.sampling.grammar and answer.ids:
             raise EngineLost(
@@ -283,11 +247,18 @@ def _bias(generation: Generation, answer: list[int]) -> dict[int, float]:
     return bias
 
 
-def _logprob(told: _Told, count: int) -> TokenLogprob:
-    top = tuple((one.id, _finite(one.logprob)) for one in told.top_logprobs[:count])
-    return TokenLogprob(told.id, _finite(told.logprob), top)
+def _logprobs(answer: Answer, event: _Event) -> list[TokenLogprob]:
+    count = answer.asked.sampling.logprobs
+    if count < 0:
+        return []
+    return [
+        TokenLogprob(
+            told.id, _finite(told.logprob), tuple((one.id, _finite(one.logprob)) for one in told.top_logprobs[:count])
+        )
+        for told in event.completion_probabilities
+    ]
 
 
 def _finite(logprob: float | None) -> float:
     """Minus infinity is no number of JSON; llama.cpp writes null, or its lowest float."""
-    return -1e4 if logprob is None else max(logprob, -1e4)
+    return LOWEST if logprob is None else max(logprob, LOWEST)

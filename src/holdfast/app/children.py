@@ -6,8 +6,10 @@ import sys
 
 from msgspec import structs
 
+from holdfast.domain.engine import FOREIGN
 from holdfast.domain.ports import Child
 from holdfast.domain.settings import BadSettings, Settings
+from holdfast.domain.settings_engine import dealt_mix
 from holdfast.domain.site import Role
 from holdfast.domain.wish import Wishes
 from holdfast.fleet.crew import SMALLER, Want
@@ -19,6 +21,7 @@ from holdfast.store.folder import Folder
 LEVERS_ENV = "HOLDFAST_LEVERS"  # folder where scripted replicas open their levers
 DEVICE = re.compile(r"cpu|cuda(:\d{1,3})?")
 SMALLER_PORTS = 2 * REPLICAS_MAX  # health ports of the smaller model's replicas begin so far behind the others'
+ENGINE_GRACE_S = 20.0  # beyond the replica's drain_s a foreign engine gets so long to end in its own way
 GATEWAY_GRACE_S = 5.0  # beyond its own drain_s a worker gets so long to close its connections
 
 
@@ -120,13 +123,19 @@ def _replica_words(settings: Settings, folder: Folder, name: str) -> tuple[str, 
     return ("replica", *(f"{word}={value}" for word, value in options.items()), *flags)
 
 
+def leave_s(settings: Settings) -> float:
+    """How long a replica that was told to leave may take, in seconds: its answers, then its engine if that is foreign."""
+    kinds = [settings.replica.engine, *(dealt_mix(one).kind for one in settings.engine.mix)]
+    return settings.replica.drain_s + 1 + (ENGINE_GRACE_S if any(kind in FOREIGN for kind in kinds) else 0.0)
+
+
 def rules_of(settings: Settings) -> Rules:
     """What supervision goes by."""
     return Rules(
         restart=settings.restart,
         silent_s=settings.probe.silent_s,
         worker_silent_s=settings.probe.worker_silent_s,
-        replica_grace_s=settings.replica.drain_s + 1,
+        replica_grace_s=leave_s(settings),
         gateway_grace_s=settings.gateway.drain_s + GATEWAY_GRACE_S,
         count=settings.replica.count,
         warm=settings.scaling.warm,

@@ -12,8 +12,9 @@ from llamacpp_process import ABSENT, PYTHON, SHIPPED, LlamaCppProcess
 
 from holdfast.domain.engine import Ability
 from holdfast.domain.release import Exactness
+from holdfast.engine.http import HttpDoor
 from holdfast.engine.llamacpp import LlamaCppEngine
-from holdfast.engine.served import Served
+from holdfast.engine.serving import Serving
 from holdfast.engine.spelling import Spelling
 from holdfast.host.clock import MonotonicClock
 from holdfast.pearl.gguf import write_gguf
@@ -23,6 +24,7 @@ pytestmark = pytest.mark.skipif(not PYTHON.exists(), reason=ABSENT)
 
 CONTEXT, SLOTS, VOCAB = 512, 4, 1280
 CLOCK = MonotonicClock()
+SERVING = Serving(model="pearl", digest="d" * 64, answer_s=1.0)
 
 
 @dataclass
@@ -57,8 +59,7 @@ class RealStage(Stage):
 
     async def _played(self, story: Callable[[Any], Awaitable[None]]) -> None:
         process = self._running()
-        served = Served(url=process.url, model="pearl", timeout_s=1.0)
-        engine = LlamaCppEngine(served, CLOCK, self._spelling)
+        engine = LlamaCppEngine(HttpDoor(process.url, CLOCK), SERVING, self._spelling)
         try:
             await engine.learn()
             await story(RealScene(engine, process))

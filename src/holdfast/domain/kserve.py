@@ -17,7 +17,14 @@ SERVICE = "inference.GRPCInferenceService"
 FINAL = "triton_final_response"
 TELL_FINAL = "triton_enable_empty_final_response"
 _LENGTH = struct.Struct("<I")
-SIZES = {"INT32": ("i", 4), "INT64": ("q", 8), "UINT32": ("I", 4), "UINT64": ("Q", 8), "FP32": ("f", 4), "FP64": ("d", 8)}
+SIZES = {
+    "INT32": ("i", 4),
+    "INT64": ("q", 8),
+    "UINT32": ("I", 4),
+    "UINT64": ("Q", 8),
+    "FP32": ("f", 4),
+    "FP64": ("d", 8),
+}
 SIZES["BOOL"] = ("B", 1)
 
 
@@ -249,7 +256,9 @@ CODEC = Codec(
 )
 
 
-def put(request: InferRequest | InferResponse, name: str, datatype: str, values: Sequence[float] | Sequence[str]) -> None:
+def put(
+    request: InferRequest | InferResponse, name: str, datatype: str, values: Sequence[float] | Sequence[str]
+) -> None:
     """Add a tensor of one dimension."""
     tensor = Tensor(name, datatype, [len(values)])
     if isinstance(request, InferRequest):

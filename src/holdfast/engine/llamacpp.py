@@ -20,19 +20,18 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from holdfast.domain.engine import Abilities, Ability
-from holdfast.domain.fault import BadRequest, EngineLost, EngineRefused
-from holdfast.domain.ports import Clock
+from holdfast.domain.engine import Abilities, Ability, EngineKind
+from holdfast.domain.fault import BadRequest, EngineLost
 from holdfast.domain.release import Exactness, Release
 from holdfast.domain.replica import Probe
 from holdfast.domain.request import Chunk, Finish, Generation, Sampling, TokenLogprob
 from holdfast.engine.answer import LOWEST, Answer
-from holdfast.engine.bounds import room
 from holdfast.engine.http import HttpDoor, fault_of
 from holdfast.engine.llamacpp_learn import GRAMMAR, Learner, Pulse
-from holdfast.engine.served import Served, release_of
+from holdfast.engine.serving import Serving
 from holdfast.engine.spelling import Spelling
 from holdfast.policy.continuation import derived_seed
+from holdfast.policy.intake import check, rest_tokens
 
 SEEDS = 0xFFFFFFFF  # its seeds are 32 bits wide, and the highest means any
 REDO_S = 120.0  # for ids that a stream has left out
@@ -77,24 +76,23 @@ class LlamaCppEngine:
     """Implements the ForeignEngine port. `spelling` is that of the model's folder; without, ids that a stream leaves out are
     always asked for again."""
 
-    def __init__(self, served: Served, clock: Clock, spelling: Spelling | None = None) -> None:
-        self._door = HttpDoor(served.url, clock, served.key)
-        self._served, self._spelling = served, spelling
+    def __init__(self, door: HttpDoor, serving: Serving, spelling: Spelling | None = None) -> None:
+        self._door, self._serving, self._spelling = door, serving, spelling
         self._abilities: Abilities | None = None
-        self._vocab_size = 0
-        self._pulse = Pulse(self._door, served.timeout_s)
+        self._pulse = Pulse(door, serving.answer_s)
 
     async def generate(self, generation: Generation) -> AsyncGenerator[Chunk, None]:
         """See the port."""
-        context = 0 if self._abilities is None else self._abilities.context_tokens_max
-        answer = Answer(generation, room(generation, self._vocab_size, context))
+        serving = self._serving
+        check(generation, serving.vocab_size, serving.context_tokens_max)
         self._check_grammar(generation)
+        answer = Answer(generation, rest_tokens(generation, serving.context_tokens_max))
         if answer.left == 0:
-            yield Chunk([], Finish.LENGTH)
+            yield answer.end(Finish.LENGTH)
             return
         while not answer.over:
             before = len(answer.ids)
-            chunks = self._asked_once(answer, context)
+            chunks = self._asked_once(answer)
             try:
                 async for chunk in chunks:
                     yield chunk
@@ -111,14 +109,18 @@ class LlamaCppEngine:
 
     def describe(self) -> Release | None:
         """See the port."""
-        found = self._abilities
-        return None if found is None else release_of(self._served, found, Exactness.GREEDY)
+        if self._abilities is None:
+            return None
+        serving = self._serving
+        return Release(
+            model=serving.model, engine=EngineKind.LLAMACPP, digest=serving.digest, exactness=Exactness.GREEDY
+        )
 
     async def learn(self) -> Abilities:
         """See the port. Asks for some tokens of a few ids each; takes a few forward passes."""
-        learner = Learner(self._door, self._served, self._pulse)
+        learner = Learner(self._door, self._serving, self._pulse)
         self._abilities = await learner.learn()
-        self._vocab_size = learner.vocab_size
+        self._serving = learner.serving
         return self._abilities
 
     async def close(self) -> None:
@@ -130,13 +132,13 @@ class LlamaCppEngine:
             return
         if self._abilities is None or not self._abilities.has(Ability.GRAMMAR):
             why = "this llama.cpp can't hold an answer to a grammar of ours: it was built without llguidance"
-            raise BadRequest(why, "response_format")
+            raise BadRequest(why, "grammar")
         if generation.delivered_ids:
-            raise EngineRefused("llama.cpp begins a grammar anew at each request: it can't go on within one")
+            raise BadRequest("llama.cpp begins a grammar anew at each request: it can't go on within one", "grammar")
 
-    async def _asked_once(self, answer: Answer, context: int) -> AsyncGenerator[Chunk, None]:
+    async def _asked_once(self, answer: Answer) -> AsyncGenerator[Chunk, None]:
         """One request, until its end, or until ids are missing that can't be read off its text."""
-        body = body_of(answer.asked, answer.ids, answer.left, context)
+        body = self._body(answer, answer.left)
         had = 0  # tokens that this request has made and told
         async with aclosing(self._door.events("/completion", msgspec.json.encode(body))) as events:
             async for data in events:
@@ -161,8 +163,11 @@ class LlamaCppEngine:
                     return
             else:
                 raise EngineLost(f"{self._door.url} ended a stream without saying that the answer was over")
-        event = await self._again(answer, missing, context)
+        event = await self._again(answer, missing)
         yield answer.take(event.tokens, _logprobs(answer, event))
+
+    def _body(self, answer: Answer, tokens: int) -> dict[str, Any]:
+        return body_of(answer.asked, answer.ids, tokens, self._serving.context_tokens_max)
 
     def _read(self, data: bytes) -> _Event:
         try:
@@ -188,13 +193,13 @@ class LlamaCppEngine:
         last = b"".join(map(self._spelling.bytes_of, event.tokens))
         return self._spelling.the_only(spelt[: len(spelt) - len(last)], missing) if spelt.endswith(last) else None
 
-    async def _again(self, answer: Answer, count: int, context: int) -> _Event:
+    async def _again(self, answer: Answer, count: int) -> _Event:
         """The next `count` ids, made once more and told whole."""
         if answer.asked.sampling.grammar and answer.ids:
             raise EngineLost(
                 f"{self._door.url} left ids out of a stream under a grammar, which it can't begin in the middle"
             )
-        body = body_of(answer.asked, answer.ids, min(count, answer.left), context) | {"stream": False}
+        body = self._body(answer, min(count, answer.left)) | {"stream": False}
         told = await self._door.ask("POST", "/completion", msgspec.json.encode(body), REDO_S)
         if told.status != 200:
             raise fault_of(self._door.url, told.status, told.body)

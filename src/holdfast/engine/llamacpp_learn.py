@@ -7,13 +7,14 @@ forward passes by the thread that makes them: an answer is a sign of life, unlik
 from typing import Any
 
 import msgspec
+from msgspec import structs
 
 from holdfast.domain.engine import Abilities, Ability, EngineKind, Finding
 from holdfast.domain.fault import BadRequest, EngineLost, EngineRefused
 from holdfast.domain.replica import Load, Probe
 from holdfast.engine.exposition import parse
 from holdfast.engine.http import HttpDoor, fault_of
-from holdfast.engine.served import Served
+from holdfast.engine.serving import Serving
 
 GRAMMAR = "%llguidance {}\n"  # marks a Lark grammar, in builds with llguidance
 _STEPS = ("llamacpp:n_decode_total", "llamacpp:tokens_predicted_total", "llamacpp:prompt_tokens_total")
@@ -70,20 +71,27 @@ class Pulse:
 
 
 class Learner:
-    """Asks once. `vocab_size` is 0 where it is not told."""
+    """Asks once. `serving` holds what is known of the model afterwards."""
 
-    def __init__(self, door: HttpDoor, served: Served, pulse: Pulse) -> None:
-        self._door, self._served, self._pulse = door, served, pulse
-        self.vocab_size = 0
+    def __init__(self, door: HttpDoor, serving: Serving, pulse: Pulse) -> None:
+        self._door, self.serving, self._pulse = door, serving, pulse
 
     async def learn(self) -> Abilities:
         """Raises EngineLost: no answer, another model, or no llama.cpp server at all."""
         props = await self._json("/props")
         models = await self._json("/v1/models")
         model = self._model(models)
-        self.vocab_size = int(model.get("meta", {}).get("n_vocab") or 0)
+        meta = model.get("meta") or {}
+        told = (props.get("default_generation_settings") or {}).get("n_ctx") or meta.get("n_ctx")  # of one slot
+        bounds = [int(bound) for bound in (self.serving.context_tokens_max, told) if bound]
         self._pulse.slots = int(props.get("total_slots") or 1)
-        context = (props.get("default_generation_settings") or {}).get("n_ctx") or model.get("meta", {}).get("n_ctx")
+        self.serving = structs.replace(
+            self.serving,
+            served_as=str(model.get("id") or ""),
+            vocab_size=int(meta.get("n_vocab") or self.serving.vocab_size),
+            context_tokens_max=min(bounds, default=0),
+            slots=self._pulse.slots,
+        )
         found = [
             *await self._ids(),
             await self._seed(),
@@ -96,10 +104,10 @@ class Learner:
         return Abilities(
             kind=EngineKind.LLAMACPP,
             version=str(props.get("build_info") or ""),
-            served_as=str(model.get("id") or props.get("model_alias") or ""),
+            served_as=self.serving.served_as,
             findings=tuple(found),
-            slots=self._pulse.slots,
-            context_tokens_max=int(context or 0),
+            slots=self.serving.slots,
+            context_tokens_max=self.serving.context_tokens_max,
         )
 
     async def _json(self, path: str) -> dict[str, Any]:
@@ -113,7 +121,7 @@ class Learner:
 
     def _model(self, models: dict[str, Any]) -> dict[str, Any]:
         listed: list[dict[str, Any]] = models.get("data") or []
-        wanted = self._served.named
+        wanted = self.serving.served_as
         for model in listed:
             if not wanted or wanted == model.get("id") or wanted in (model.get("aliases") or ()):
                 return model
@@ -122,7 +130,7 @@ class Learner:
 
     async def _try(self, **more: Any) -> dict[str, Any] | str:
         """A short answer to a prompt of two ordinary ids; a sentence where it is refused."""
-        high = self.vocab_size or 1000
+        high = self.serving.vocab_size or 1000
         body = {
             "prompt": [high // 2, high // 3],
             "n_predict": _TRIED,

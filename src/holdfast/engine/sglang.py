@@ -26,18 +26,17 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from holdfast.domain.engine import Abilities, Ability
+from holdfast.domain.engine import Abilities, Ability, EngineKind
 from holdfast.domain.fault import BadRequest, EngineLost, EngineRefused, Fault
-from holdfast.domain.ports import Clock
 from holdfast.domain.release import Exactness, Release
 from holdfast.domain.replica import Probe
 from holdfast.domain.request import Chunk, Finish, Generation, TokenLogprob
 from holdfast.engine.answer import LOWEST, Answer
-from holdfast.engine.bounds import room
 from holdfast.engine.http import HttpDoor
-from holdfast.engine.served import Served, release_of
+from holdfast.engine.serving import Serving
 from holdfast.engine.sglang_learn import Learner, Pulse
 from holdfast.policy.continuation import derived_seed
+from holdfast.policy.intake import check, rest_tokens
 
 DONE = b"[DONE]"
 SEEDS = 1 << 63
@@ -60,21 +59,21 @@ class _Event(Struct):
 
 
 class SglangEngine:
-    """Implements the ForeignEngine port. `vocab_size` 0: not known, and then SGLang itself refuses ids that do not exist."""
+    """Implements the ForeignEngine port. The door is closed with it."""
 
-    def __init__(self, served: Served, clock: Clock, vocab_size: int = 0) -> None:
-        self._door = HttpDoor(served.url, clock, served.key)
-        self._served, self._vocab_size = served, vocab_size
+    def __init__(self, door: HttpDoor, serving: Serving) -> None:
+        self._door, self._serving = door, serving
         self._abilities: Abilities | None = None
-        self._pulse = Pulse(self._door, served.timeout_s)
+        self._pulse = Pulse(door, serving.answer_s)
         self._names, self._number = secrets.token_hex(6), 0
         self._aborts: set[asyncio.Task[None]] = set()
 
     async def generate(self, generation: Generation) -> AsyncGenerator[Chunk, None]:
         """See the port."""
-        context = 0 if self._abilities is None else self._abilities.context_tokens_max
-        answer = Answer(generation, room(generation, self._vocab_size, context))
+        serving = self._serving
+        check(generation, serving.vocab_size, serving.context_tokens_max)
         self._check_grammar(generation)
+        answer = Answer(generation, rest_tokens(generation, serving.context_tokens_max))
         if answer.left == 0:
             yield answer.end(Finish.LENGTH)
             return
@@ -97,12 +96,16 @@ class SglangEngine:
 
     def describe(self) -> Release | None:
         """See the port."""
-        found = self._abilities
-        return None if found is None else release_of(self._served, found, Exactness.GREEDY)
+        if self._abilities is None:
+            return None
+        serving = self._serving
+        return Release(model=serving.model, engine=EngineKind.SGLANG, digest=serving.digest, exactness=Exactness.GREEDY)
 
     async def learn(self) -> Abilities:
         """See the port. Asks for some tokens of a few ids each."""
-        self._abilities = await Learner(self._door, self._served, self._pulse).learn()
+        learner = Learner(self._door, self._serving, self._pulse)
+        self._abilities = await learner.learn()
+        self._serving = learner.serving
         return self._abilities
 
     async def close(self) -> None:
@@ -117,9 +120,9 @@ class SglangEngine:
             return
         if self._abilities is None or not self._abilities.has(Ability.GRAMMAR):
             why = "this SGLang can't hold an answer to a grammar of ours: start it with --grammar-backend llguidance"
-            raise BadRequest(why, "response_format")
+            raise BadRequest(why, "grammar")
         if generation.delivered_ids:
-            raise EngineRefused("SGLang begins a grammar anew at each request: it can't go on within one")
+            raise BadRequest("SGLang begins a grammar anew at each request: it can't go on within one", "grammar")
 
     async def _asked_once(self, answer: Answer) -> AsyncGenerator[Chunk, None]:
         """One request, to its end."""

@@ -7,13 +7,14 @@ again. `/health` makes a token and takes a second or more: it is not asked here.
 from typing import Any
 
 import msgspec
+from msgspec import structs
 
 from holdfast.domain.engine import Abilities, Ability, EngineKind, Finding
 from holdfast.domain.fault import BadRequest, EngineLost, EngineRefused
 from holdfast.domain.replica import Load, Probe
 from holdfast.engine.exposition import parse
 from holdfast.engine.http import Answer, HttpDoor, fault_of
-from holdfast.engine.served import Served
+from holdfast.engine.serving import Serving
 
 LOADS = "/v1/loads?include=core"
 _PROGRESS = (
@@ -61,7 +62,7 @@ class Pulse:
                 load = Load(running=int(running), queued=int(queued))
         if seen != self._seen:
             self._seen, self._step = seen, self._step + 1
-        return Probe(True, msgspec.structs.replace(load, step=self._step))
+        return Probe(True, structs.replace(load, step=self._step))
 
     async def ask(self, method: str, path: str, body: dict[str, Any] | None = None, timeout_s: float = 0.0) -> Answer:
         """A whole answer; a shut door is EngineLost here."""
@@ -96,10 +97,10 @@ class Pulse:
 
 
 class Learner:
-    """Asks once."""
+    """Asks once. `serving` holds what is known of the model afterwards."""
 
-    def __init__(self, door: HttpDoor, served: Served, pulse: Pulse) -> None:
-        self._door, self._served, self._pulse = door, served, pulse
+    def __init__(self, door: HttpDoor, serving: Serving, pulse: Pulse) -> None:
+        self._door, self.serving, self._pulse = door, serving, pulse
 
     async def learn(self) -> Abilities:
         """Raises EngineLost: no answer, another model, or no SGLang server at all."""
@@ -109,10 +110,17 @@ class Learner:
         metrics = await self._pulse.ask("GET", "/metrics")
         self._pulse.counts = metrics.status == 200 and any(name in parse(metrics.body) for name in _COUNTED)
         probe = await self._pulse.probe()
+        bounds = [bound for bound in (self.serving.context_tokens_max, _context(info, model)) if bound]
+        self.serving = structs.replace(
+            self.serving,
+            served_as=str(model.get("id") or ""),
+            context_tokens_max=min(bounds, default=0),
+            slots=probe.load.slots if self._pulse.loads else self.serving.slots,
+        )
         return Abilities(
             kind=EngineKind.SGLANG,
             version=str(info.get("version") or ""),
-            served_as=str(model.get("id") or ""),
+            served_as=self.serving.served_as,
             findings=(
                 *await self._ids(),
                 await self._seed(),
@@ -124,8 +132,8 @@ class Learner:
                 await self._logprobs(),
                 self._counters(),
             ),
-            slots=probe.load.slots if self._pulse.loads else 0,
-            context_tokens_max=_context(info, model),
+            slots=self.serving.slots,
+            context_tokens_max=self.serving.context_tokens_max,
         )
 
     async def _json(self, *paths: str) -> dict[str, Any]:
@@ -145,10 +153,10 @@ class Learner:
     def _model(self, models: dict[str, Any]) -> dict[str, Any]:
         listed: list[dict[str, Any]] = models.get("data") or []
         for model in listed:
-            if not self._served.named or self._served.named == model.get("id"):
+            if not self.serving.served_as or self.serving.served_as == model.get("id"):
                 return model
         names = ", ".join(str(model.get("id")) for model in listed) or "none"
-        raise EngineLost(f"{self._door.url} serves no model {self._served.named!r}; it serves {names}")
+        raise EngineLost(f"{self._door.url} serves no model {self.serving.served_as!r}; it serves {names}")
 
     async def _try(self, params: dict[str, Any], **more: Any) -> dict[str, Any] | str:
         """A short answer to a prompt of two ids; a sentence where it is refused."""

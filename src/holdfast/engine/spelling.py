@@ -9,6 +9,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
+CHARACTER_BYTES_MAX = 4  # of UTF-8
 PIECE_BYTES_MAX = 64  # of text whose ids are to be found by their number
 
 
@@ -38,6 +39,7 @@ class Spelling:
         if "ByteLevel" not in json.dumps(spec.get("decoder")):
             raise NoSpelling(f"{path} is not a byte-level tokenizer")
         self.markers = {token["content"]: int(token["id"]) for token in spec.get("added_tokens") or ()}
+        self.bos = self.markers.get(_bos(folder))
         written = byte_of_char()
         self._bytes: dict[int, bytes] = {}
         for word, id in spec["model"]["vocab"].items():
@@ -62,6 +64,21 @@ class Spelling:
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
         return ids
 
+    def whole(self, ids: list[int]) -> tuple[list[int], bytes]:
+        """As many of the ids as end between two characters, and the bytes of the others."""
+        kept, rest = list(ids), b""
+        for _ in range(CHARACTER_BYTES_MAX):
+            if not kept or not _open_ended(b"".join(map(self.bytes_of, kept[-CHARACTER_BYTES_MAX:]))):
+                return kept, rest
+            rest = self.bytes_of(kept.pop()) + rest
+        return list(ids), b""  # bytes that never were a character
+
+    def spell(self, raw: bytes) -> list[int]:
+        """Ids of bytes that may begin inside a character."""
+        inside = next((place for place, byte in enumerate(raw) if not 0x80 <= byte < 0xC0), len(raw))
+        begun = [self._ids[raw[place : place + 1]] for place in range(inside)]
+        return begun + (self.encode(raw[inside:].decode("utf-8", "replace")) if raw[inside:] else [])
+
     def the_only(self, spelt: bytes, count: int) -> list[int] | None:
         """The `count` ids, no markers, that spell these bytes, if there is one such row of ids and no other."""
         if len(spelt) > PIECE_BYTES_MAX:
@@ -79,3 +96,23 @@ class Spelling:
             rows = longer
         found = rows.get(len(spelt), [])
         return found[0] if len(found) == 1 else None
+
+
+def _open_ended(raw: bytes) -> bool:
+    """Whether the bytes end inside a character."""
+    for back in range(1, min(CHARACTER_BYTES_MAX, len(raw) + 1)):
+        byte = raw[-back]
+        if byte >= 0xC0:
+            return back < (2 if byte < 0xE0 else 3 if byte < 0xF0 else 4)
+        if byte < 0x80:
+            return False
+    return False
+
+
+def _bos(folder: Path) -> str:
+    """How the beginning of a sentence is marked, as tokenizer_config.json has it; empty where it does not say."""
+    try:
+        told = json.loads((folder / "tokenizer_config.json").read_text("utf-8")).get("bos_token")
+    except (OSError, ValueError, AttributeError):
+        return ""
+    return str(told.get("content")) if isinstance(told, dict) else str(told or "")

@@ -201,7 +201,9 @@ class TensorRt:
             return Chunk(ids[: hearing.owed], Finish.LENGTH)
         if response.final:
             if not stops:
-                raise EngineLost(f"the answer ended {hearing.owed - len(ids)} tokens early, and nothing could have stopped it")
+                raise EngineLost(
+                    f"the answer ended {hearing.owed - len(ids)} tokens early, and nothing could have stopped it"
+                )
             return Chunk(ids, Finish.STOP)
         return Chunk(ids)
 

@@ -47,6 +47,7 @@ class Rules(Struct, frozen=True, kw_only=True):
     count: int | None = None
     warm: int = 0
     scaling: Scaling = Scaling()
+    mixed: bool = False  # engines of several kinds on the same weights may serve together
 
     def grace_s(self, role: Role) -> float:
         """How long one that was told to leave may take."""

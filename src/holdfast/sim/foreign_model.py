@@ -16,10 +16,15 @@ from holdfast.sim.scripted import Mishap
 
 _MASK = (1 << 64) - 1
 _PROMPTS_REMEMBERED = 256
-# What befalls one request. On arrival: refuse, bad. After so many tokens: error, done, eof, abort, garbage and reset end its
-# stream, each as the dialect has it; stall waits until released, slow does so before the answer's head; freeze stops everything.
-FOREIGN_MISHAPS = ("refuse", "bad", "error", "done", "eof", "abort", "garbage", "reset", "slow", "stall", "freeze")
-_WAITS = ("slow", "stall")
+# What befalls one request, by the words of the contract suite. On arrival: refused, crowded, rejected. After so many tokens its
+# stream ends, as the dialect has it: fault, aborted, unfinished, ended (without even an end mark), cut, reset, garbage. Or it
+# waits until released: stalled after so many tokens, slow before the answer's head.
+ON_ARRIVAL = ("refused", "crowded", "rejected")
+FOREIGN_MISHAPS = (
+    *ON_ARRIVAL,
+    *("fault", "aborted", "unfinished", "ended", "cut", "reset", "garbage"),
+    *("stalled", "slow"),
+)
 
 
 class Struck(Exception):
@@ -123,7 +128,7 @@ class ForeignModel:
         self._befalling.append(Mishap(kind, after_tokens))
 
     def release(self) -> None:
-        """End every slow, stall and freeze so far."""
+        """End every wait so far, and the freeze."""
         self._frozen = False
         released, self._released = self._released, asyncio.Event()
         released.set()
@@ -139,7 +144,7 @@ class ForeignModel:
     def arrive(self) -> Mishap | None:
         """The mishap of a request that has just come. Raises Struck for those on arrival, QueueFull."""
         mishap = self._befalling.popleft() if self._befalling else None
-        if mishap is not None and mishap.kind in ("refuse", "bad"):
+        if mishap is not None and mishap.kind in ON_ARRIVAL:
             raise Struck(mishap.kind)
         if self._slots.locked() and self.waiting >= self.script.queue_max:
             raise QueueFull
@@ -193,11 +198,8 @@ class ForeignModel:
     async def _pace(self, mishap: Mishap | None, made: int) -> None:
         await self._clock.sleep(self.script.token_s)
         if mishap is not None and made == mishap.after_tokens and mishap.kind != "slow":
-            if mishap.kind == "freeze":
-                self._frozen = True
-            elif mishap.kind in _WAITS:
-                await self._released.wait()
-            else:
+            if mishap.kind != "stalled":
                 raise Struck(mishap.kind)
+            await self._released.wait()
         while self._frozen:
             await self._released.wait()

@@ -14,7 +14,14 @@ import msgspec
 from msgspec import Struct
 
 BODY_BYTES_MAX = 64 * 1024 * 1024
-_WORDS = {200: "OK", 400: "Bad Request", 401: "Unauthorized", 404: "Not Found", 503: "Service Unavailable"}
+_WORDS = {
+    200: "OK",
+    400: "Bad Request",
+    401: "Unauthorized",
+    404: "Not Found",
+    429: "Too Many Requests",
+    503: "Service Unavailable",
+}
 
 
 class Asked(Struct):
@@ -73,8 +80,14 @@ class Reply:
         self.begun = True
         self._transport.write(data)
 
+    def cut(self) -> None:
+        """Close the connection in the midst of the answer, after what was said has gone out."""
+        self._streaming = False
+        self._transport.close()
+
     def reset(self) -> None:
         """RST, so that the other side learns it at once and unsent bytes are lost."""
+        self._streaming = False
         sock = self._transport.get_extra_info("socket")
         if sock is not None and sock.family != socket.AF_UNIX:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
@@ -96,7 +109,8 @@ Routes = Mapping[tuple[str, str], Handler]
 class HttpEngine:
     """Serves routes, (method, path) -> handler, on one address, in the running loop. `url` once it is open.
 
-    `hang_ups` counts requests whose caller left before they were answered; `cut` ends all connections at once.
+    `hang_ups` counts requests whose caller left before they were answered; `cut` ends all connections at once. `hush` makes the
+    door silent: connections are taken, and nothing is read or said until `speak`, as with a stopped process.
     """
 
     def __init__(self, routes: Routes) -> None:
@@ -105,6 +119,7 @@ class HttpEngine:
         self.hang_ups = 0
         self._routes = routes
         self._server: asyncio.Server | None = None
+        self.hushed = False
         self.connections: set[_Connection] = set()
 
     async def open(self, host: str = "127.0.0.1", port: int = 0, path: str = "") -> str:
@@ -127,6 +142,14 @@ class HttpEngine:
     def cut(self) -> None:
         for connection in tuple(self.connections):
             connection.cut()
+
+    def hush(self) -> None:
+        self.hushed = True
+
+    def speak(self) -> None:
+        self.hushed = False
+        for connection in tuple(self.connections):
+            connection.next()
 
     def handler(self, asked: Asked) -> Handler:
         """Who answers it."""
@@ -188,9 +211,12 @@ class _Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         method = self._parser.get_method().decode("latin-1")
         self._waiting.append(Asked(method, self._url.decode("latin-1"), self._headers, bytes(self._body)))
-        self._next()
+        self.next()
 
-    def _next(self) -> None:
+    def next(self) -> None:
+        """Begin with the next request, if there is one and nothing hinders."""
+        if self._engine.hushed:
+            return
         if self._task is None and self._waiting and self._transport is not None:
             asked = self._waiting.pop(0)
             self._engine.requests += 1
@@ -204,4 +230,4 @@ class _Connection(asyncio.Protocol):
             self._task = None
             if not reply.begun:
                 self.cut()
-        self._next()
+        self.next()

@@ -16,8 +16,15 @@ from holdfast.sim.scripted import Mishap
 LOGPROBS_MAX = 20
 BLOCK_TOKENS = 16
 _GRAMMAR_IDS = re.compile(r"<\[(\d+)\]>")
-_KINDS = {400: "BadRequestError", 404: "NotFoundError", 500: "InternalServerError", 503: "ServiceUnavailableError"}
-CORE_DEAD = "EngineCore encountered an issue. See stack trace (above) for the root cause."
+_ON_ARRIVAL = {"refused": 503, "crowded": 429, "rejected": 400}
+_KINDS = {
+    400: "BadRequestError",
+    404: "NotFoundError",
+    429: "TooManyRequests",
+    500: "InternalServerError",
+    503: "ServiceUnavailableError",
+}
+CORE_DEAD = "EngineCore encountered an issue. See stack trace (above) for the root cause."  # while `model.dead`
 
 
 class _Refusal(Exception):
@@ -97,8 +104,8 @@ class VllmServer:
         except _Refusal as refusal:
             reply.json(refusal.status, refusal.body)
         except Struck as struck:
-            status = 503 if struck.kind == "refuse" else 400
-            reply.json(status, error_body(status, f"scripted: told to {struck.kind}"))
+            status = _ON_ARRIVAL[struck.kind]
+            reply.json(status, error_body(status, f"scripted: {struck.kind}, as it was told"))
         except QueueFull:
             reply.json(503, error_body(503, "Maximum number of queued requests reached. Please retry later."))
         else:
@@ -155,20 +162,26 @@ class VllmServer:
                     count += 1
                     reply.event(self._event(body, made, order.ids if count == 1 else None))
         except Struck as struck:
-            if struck.kind in ("garbage", "reset", "eof"):
-                if struck.kind == "garbage":
-                    reply.piece(b"\x00\xff\xfe{]garbage\n\n")
-                if struck.kind == "reset":
-                    reply.reset()
-                return
-            if struck.kind == "error":
-                reply.event(error_body(500, CORE_DEAD))
-            if struck.kind == "abort":
-                reply.event({"id": "cmpl-1", "choices": [self._choice(body, [], "abort", None)]})
+            self._strike(struck.kind, body, reply)
         else:
             if (body.get("stream_options") or {}).get("include_usage"):
                 reply.event({"id": "cmpl-1", "choices": [], "usage": _usage(len(order.ids), count, cached)})
-        reply.event(b"[DONE]")
+            reply.event(b"[DONE]")
+
+    def _strike(self, kind: str, body: dict[str, Any], reply: Reply) -> None:
+        """A stream's bad end."""
+        if kind == "garbage":
+            reply.piece(b"\x00\xff\xfe{]garbage\n\n")
+        elif kind == "cut":
+            reply.cut()
+        elif kind == "reset":
+            reply.reset()
+        elif kind != "ended":
+            if kind == "fault":
+                reply.event(error_body(500, CORE_DEAD if self.model.dead else "Internal server error"))
+            if kind == "aborted":
+                reply.event({"id": "cmpl-1", "choices": [self._choice(body, [], "abort", None)]})
+            reply.event(b"[DONE]")
 
     async def _whole(self, body: dict[str, Any], order: Order, mishap: Mishap | None, reply: Reply) -> None:
         cached, ids, finish = self.model.recall(order.ids), [], None

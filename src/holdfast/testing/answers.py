@@ -2,7 +2,6 @@
 
 import asyncio
 from contextlib import aclosing
-from pathlib import Path
 
 import pytest
 from msgspec import structs
@@ -42,7 +41,7 @@ async def a_stop_id_ends_the_answer_and_is_not_part_of_it(stage: Stage, scene: S
     whole = (await listen_to(scene.engine, short(stage))).ids
     stop = whole[len(whole) // 2]
     heard = await listen_to(scene.engine, short(stage, stop_ids=(stop,)))
-    assert stop not in heard.ids, "the stop id is among the ids"
+    assert stop not in heard.ids
     if stage.repeats:
         assert heard.ids == whole[: whole.index(stop)]
         assert heard.finish is Finish.STOP
@@ -53,7 +52,7 @@ async def an_answer_whose_end_alone_was_lost_ends_at_once(stage: Stage, scene: S
     whole = (await listen_to(scene.engine, short(stage))).ids
     before = whole[: whole.index(whole[5])]
     heard = await listen_to(scene.engine, short(stage, stop_ids=(whole[5],), delivered_ids=before))
-    assert (heard.ids, heard.finish) == ([], Finish.STOP), "only a stop id was left to come"
+    assert (heard.ids, heard.finish) == ([], Finish.STOP)
 
 
 def goes_on(sampling: Sampling) -> Tell:
@@ -83,7 +82,7 @@ async def an_answer_that_was_complete_ends_by_length_and_says_nothing_more(stage
     whole = (await listen_to(scene.engine, short(stage))).ids
     filled = [*whole, *stage.plain_ids[:12]][:12]
     heard = await listen_to(scene.engine, short(stage, delivered_ids=filled))
-    assert (heard.ids, heard.finish) == ([], Finish.LENGTH), "nothing was left to come"
+    assert (heard.ids, heard.finish) == ([], Finish.LENGTH)
     await until_idle(stage, scene)
 
 
@@ -93,8 +92,8 @@ async def the_same_seed_is_the_same_sample_and_another_is_another(stage: Stage, 
     first, again, second = [
         (await listen_to(scene.engine, structs.replace(asked, seed=seed))).ids for seed in (1, 1, 2)
     ]
-    assert first == again, "the same seed gave other tokens"
-    assert first != second, "another seed gave the same tokens"
+    assert first == again
+    assert first != second
 
 
 @story(repeats=True)
@@ -106,7 +105,7 @@ async def answers_at_once_are_what_each_is_alone(stage: Stage, scene: Scene) -> 
     ]
     alone = [(await listen_to(scene.engine, one)).ids for one in asked]
     together = await asyncio.gather(*(listen_to(scene.engine, one) for one in asked))
-    assert [heard.ids for heard in together] == alone, "they are others beside each other than alone"
+    assert [heard.ids for heard in together] == alone
 
 
 @story()
@@ -215,7 +214,7 @@ async def logprobs_come_with_every_token(stage: Stage, scene: Scene) -> None:
     asked = short(stage, sampling=structs.replace(GREEDY, logprobs=1))
     heard = await listen_to(scene.engine, asked)
     told = [one for chunk in heard.chunks for one in chunk.logprobs or ()]
-    assert [one.id for one in told] == heard.ids, "not every token has its logprob"
+    assert [one.id for one in told] == heard.ids
     assert all(one.logprob <= 0 for one in told)
     assert all(one.top[0][0] == one.id for one in told), "a greedy token is the likeliest"
     plain = await listen_to(scene.engine, short(stage))
@@ -223,15 +222,14 @@ async def logprobs_come_with_every_token(stage: Stage, scene: Scene) -> None:
 
 
 @story()
-async def cached_prompt_tokens_are_told_once_with_the_first_ids(stage: Stage, scene: Scene) -> None:
+async def cached_prompt_tokens_are_told_once_with_the_first_ids_or_at_the_end(stage: Stage, scene: Scene) -> None:
     asked = short(stage, prompt_ids=list(stage.plain_ids[:100]))
     for _ in range(2):
         heard = await listen_to(scene.engine, asked)
         first = next(n for n, chunk in enumerate(heard.chunks) if chunk.ids)
-        assert 0 <= heard.chunks[first].cached_tokens <= len(asked.prompt_ids)
-        assert all(chunk.cached_tokens == 0 for n, chunk in enumerate(heard.chunks) if n != first), (
-            "told more than once"
-        )
+        told = [n for n, chunk in enumerate(heard.chunks) if chunk.cached_tokens]
+        assert told in ([], [first], [len(heard.chunks) - 1])
+        assert all(0 < heard.chunks[n].cached_tokens <= len(asked.prompt_ids) for n in told)
 
 
 @story()
@@ -244,7 +242,7 @@ async def a_slow_reader_gets_every_token(stage: Stage, scene: Scene) -> None:
         heard += [chunk async for chunk in chunks]
     assert [chunk.finish for chunk in heard if chunk.finish] == [Finish.LENGTH]
     ids = [id for chunk in heard for id in chunk.ids]
-    assert len(ids) == len(whole), "the reader was slow, and tokens are missing"
+    assert len(ids) == len(whole)
     assert ids == whole or not stage.repeats
 
 
@@ -274,31 +272,6 @@ async def the_step_grows_while_tokens_are_made_and_rests_with_them(stage: Stage,
         await anext(chunks)
         before = (await scene.engine.probe()).load.step
         await until(stage, grown)
-
-
-@story()
-async def nothing_piles_up(stage: Stage, scene: Scene) -> None:
-    """Neither tasks nor descriptors, such as sockets, of answers that came to their end or were hung up on."""
-
-    async def some_answers() -> None:
-        await listen_to(scene.engine, short(stage))
-        async with aclosing(scene.engine.generate(long(stage))) as chunks:
-            await anext(chunks)
-        await until_idle(stage, scene)
-
-    def held() -> tuple[int, int]:
-        return len(asyncio.all_tasks()), sum(1 for _ in Path("/dev/fd").iterdir())
-
-    await some_answers()
-    before = held()
-    for _ in range(4):
-        await some_answers()
-
-    async def back() -> bool:
-        now = held()
-        return now[0] <= before[0] and now[1] <= before[1]
-
-    await until(stage, back)
 
 
 @story()
@@ -343,11 +316,10 @@ STORIES: tuple[Story, ...] = _stories(
     a_context_that_fills_up_ends_the_answer_by_length,
     a_context_that_was_filled_elsewhere_is_the_end_and_no_fault,
     logprobs_come_with_every_token,
-    cached_prompt_tokens_are_told_once_with_the_first_ids,
+    cached_prompt_tokens_are_told_once_with_the_first_ids_or_at_the_end,
     a_slow_reader_gets_every_token,
     a_probe_tells_the_load,
     the_step_grows_while_tokens_are_made_and_rests_with_them,
-    nothing_piles_up,
     a_closed_adapter_refuses_and_can_be_closed_again,
     it_describes_its_release,
 )

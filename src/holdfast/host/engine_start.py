@@ -55,7 +55,7 @@ async def until_ready(
             if not asking.done() or ended.done():
                 start.judge()
         await asking  # an exception that is nobody's failure to start comes out here
-        process.note_members()
+        process.serves()
         ready = True
     finally:
         process.on_line = None

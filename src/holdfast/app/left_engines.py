@@ -20,5 +20,5 @@ async def sweep_all(folder: Folder, living: Set[str], clock: Clock, within_s: fl
     for name in recorded(folder.run("any").parent):
         file = EngineRecordFile.of(folder.run(name))
         record = file.read() if name not in living else None
-        if record is not None and not await swept(record, clock, within_s):
+        if record is not None and await swept(record, clock, within_s):
             file.remove()

@@ -19,8 +19,13 @@ def sweep(record: EngineRecord) -> list[int]:
     return [one.pid for one in left]
 
 
-async def swept(record: EngineRecord, clock: Clock, within_s: float = GONE_S) -> list[int]:
-    """Kill what is left of it and wait until it is gone; the pids that are still there after so many seconds."""
+async def swept(record: EngineRecord, clock: Clock, within_s: float = GONE_S) -> bool:
+    """Kill what is left of it and wait until it is gone. False: something is still there after so many seconds."""
+    return not await _staying(record, clock, within_s)
+
+
+async def _staying(record: EngineRecord, clock: Clock, within_s: float) -> list[int]:
+    """The pids that are still there after so many seconds of killing."""
     until = clock.now() + within_s
     while left := sweep(record):
         if clock.now() > until:
@@ -35,7 +40,7 @@ async def make_way(record: EngineRecord | None, clock: Clock, within_s: float = 
     Raises:
         EngineNotStarted: something is left that can't be ended, and may hold the memory of the GPU.
     """
-    left = await swept(record, clock, within_s) if record is not None else []
+    left = await _staying(record, clock, within_s) if record is not None else []
     if record is not None and left:
         who = f"{record.kind}, pid {', '.join(map(str, left))}"
         why = f"what is left of this replica's former engine does not end ({who}): look at the GPU's driver"

@@ -52,7 +52,7 @@ async def foreign_scene(folder: Path, script: Script = SCRIPT, **limits: Any) ->
     bounds = Limits(
         slots=script.slots, queue_max=script.queue_max, context_tokens_max=script.context_tokens_max, **limits
     )
-    core = ForeignCore(engine, CLOCK, bounds, EngineEnded)
+    core = ForeignCore(engine, engine.core.release(), CLOCK, bounds, ended=EngineEnded)
     options = ServerOptions(replica="r", boot="b1", context_tokens_max=script.context_tokens_max)
     server = ReplicaServer(core, CLOCK, options)
     address = f"unix:{folder}/r.sock"

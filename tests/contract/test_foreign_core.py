@@ -168,7 +168,7 @@ def test_an_unfit_engine_is_repaired_and_its_answers_move() -> None:
             return "loaded anew"
 
         limits = Limits(slots=4, queue_max=2, context_tokens_max=512)
-        core = ForeignCore(engine, CLOCK, limits, EngineEnded, repair)
+        core = ForeignCore(engine, engine.core.release(), CLOCK, limits, ended=EngineEnded, repair=repair)
         watching = asyncio.create_task(core.watch())
         engine.core.frozen = True
         core.submit(1, WORK)

@@ -87,8 +87,8 @@ def test_an_engine_lives_as_long_as_its_replica_whatever_happens_to_the_supervis
     ("replica", "engine", "grace_s"),
     [
         (ReplicaSettings(engine="embedded", drain_s=2.0), EngineSettings(), 3.0),
-        (ReplicaSettings(engine="vllm", drain_s=2.0), EngineSettings(), 23.0),
-        (ReplicaSettings(engine="embedded", drain_s=2.0), EngineSettings(mix=("sglang=/opt/sglang/bin/python",)), 23.0),
+        (ReplicaSettings(engine="vllm", drain_s=2.0), EngineSettings(), 28.0),
+        (ReplicaSettings(engine="embedded", drain_s=2.0), EngineSettings(mix=("sglang=/opt/sglang/bin/python",)), 28.0),
     ],
     ids=["embedded", "vllm", "mixed"],
 )

@@ -11,6 +11,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from holdfast.host import sessions
+from holdfast.policy.engine_end import VITAL
 from holdfast.policy.havoc import Blow
 from holdfast.store.engine_record import EngineRecordFile
 
@@ -23,8 +24,8 @@ class Part(StrEnum):
     CORE = "core"
 
 
-# how the process that computes calls itself: vLLM's, SGLang's, and Triton's for the Python backend
-CORES = ("VLLM::EngineCore", "sglang::scheduler", "triton_python_b", "triton_python_backend_stub")
+STUB = "triton_python_backend_stub"  # runs a model of Triton's Python backend
+CORES = (*(title for titles in VITAL.values() for title in titles), STUB)
 
 
 def pid_of(run_file: Path, part: Part) -> int:
@@ -37,7 +38,7 @@ def pid_of(run_file: Path, part: Part) -> int:
         return 0
     if part is Part.ENGINE:
         return record.pid
-    return next((one.pid for one in ones if one.pid != record.pid and _title(one.pid).startswith(CORES)), 0)
+    return next((one.pid for one in ones if one.pid != record.pid and sessions.title(one.pid).startswith(CORES)), 0)
 
 
 def argument(run_file: Path, word: str) -> str:
@@ -58,12 +59,6 @@ def strike(pid: int, blow: Blow) -> int | None:
         signal.pidfd_send_signal(pidfd, signal.Signals[blow.value])
         return pidfd
     return None
-
-
-def _title(pid: int) -> str:
-    """What a process calls itself: its command line's first word, by its last name, which titles overwrite."""
-    words = _words(pid)
-    return words[0].rpartition("/")[2] if words else ""
 
 
 def _words(pid: int) -> list[str]:

@@ -50,14 +50,13 @@ class ForeignCore:
     def __init__(
         self,
         engine: ForeignEngine,
+        release: Release,
         clock: Clock,
         limits: Limits,
+        *,
         ended: Callable[[str], BaseException],
         repair: Callable[[], Awaitable[str]] | None = None,
     ) -> None:
-        release = engine.describe()
-        if release is None:
-            raise EngineLost("the engine was not asked yet what it serves")
         self.context_tokens_max = limits.context_tokens_max
         self.unfit = ""  # what the engine says against itself
         self._engine, self._clock, self._limits, self._release = engine, clock, limits, release

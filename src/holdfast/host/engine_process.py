@@ -77,6 +77,7 @@ class Records(Protocol):
 
 class EngineProcess:
     """One life of one engine program. `on_line` is called with each line that it says; `ended` is set when all of it is gone.
+    `on_death` is called at the moment in which its first process has ended, or one that it can't do without, with a sentence.
 
     `folder` is where its files are written and where it runs. An event loop must run. Once it serves, what it says may quote
     prompts: then only what policy/engine_discretion.py lets through goes to the logs, unless they are to be `whole`.
@@ -87,12 +88,14 @@ class EngineProcess:
     ) -> None:
         self.launch, self.ended = launch, asyncio.Event()
         self.on_line: Callable[[str], None] | None = None
+        self.on_death: Callable[[str], None] | None = None
         self.exit: EngineExit | None = None
         self._folder, self._clock, self._log, self._records = folder, clock, log, records
         self._lines, self._tail, self._allowance = Lines(), Tail(), _Allowance(clock)
         self._popen: subprocess.Popen[bytes] | None = None
         self._guard: subprocess.Popen[bytes] | None = None
         self._pidfd, self._pipe = -1, -1
+        self._vital: dict[int, int] = {}  # pid -> pidfd
         self._said_all = asyncio.Event()
         self._whole, self._discreet = whole, False
         self._finishing: asyncio.Task[None] | None = None
@@ -162,6 +165,32 @@ class EngineProcess:
                 self._records.write(self._record)
             except OSError as error:
                 _LOG.warning("who belongs to the engine can't be written down: %s", error)
+
+    def stand_or_fall_with(self, titles: tuple[str, ...]) -> None:
+        """Take the death of any of its processes whose title begins so for its own: the first one may need seconds to notice.
+
+        To be called when it is ready. Where no descriptor is left, its own notice must do.
+        """
+        for one in sessions.members(self.pid, self._record.token):
+            title = sessions.title(one.pid)
+            if one.pid == self.pid or not title.startswith(titles):
+                continue
+            with contextlib.suppress(OSError):
+                self._vital[one.pid] = fd = os.pidfd_open(one.pid)
+                asyncio.get_running_loop().add_reader(fd, self._lame, one.pid, title)
+
+    def _lame(self, pid: int, title: str) -> None:
+        fd = self._vital.pop(pid)
+        asyncio.get_running_loop().remove_reader(fd)
+        os.close(fd)
+        if self.exit is None:
+            self._tell_death(f"{title} of the engine has ended")
+            self.kill()
+
+    def _tell_death(self, why: str) -> None:
+        told, self.on_death = self.on_death, None
+        if told is not None:
+            told(why)
 
     def kill(self) -> None:
         """SIGKILL for all of it, now. `ended` tells when it is gone."""
@@ -251,6 +280,7 @@ class EngineProcess:
         asyncio.get_running_loop().remove_reader(self._pidfd)
         if self._popen is not None:
             self.exit = EngineExit(self._popen.wait())
+            self._tell_death(f"the engine {self.exit.words()}")
         self._finishing = asyncio.create_task(self._finish(), name="end of the engine")
 
     async def _finish(self) -> None:
@@ -278,6 +308,10 @@ class EngineProcess:
             self._guard.kill()
             self._guard.wait()
             self._guard.stdin.close()
+        for fd in self._vital.values():
+            asyncio.get_running_loop().remove_reader(fd)
+            os.close(fd)
+        self._vital.clear()
         for fd in (self._pidfd, self._pipe):
             if fd >= 0:
                 os.close(fd)

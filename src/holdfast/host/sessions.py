@@ -61,6 +61,15 @@ def variable(pid: int, name: str) -> str:
     return next((entry[len(head) :].decode("ascii", "replace") for entry in entries if entry.startswith(head)), "")
 
 
+def title(pid: int) -> str:
+    """What a process calls itself: the first word of its command line, without the folders; setproctitle writes there."""
+    try:
+        words = (_PROC / str(pid) / "cmdline").read_bytes()
+    except OSError:
+        return ""
+    return words.split(b"\0")[0].decode("utf-8", "replace").rpartition("/")[2]
+
+
 def carries(pid: int, token: str) -> bool:
     """Whether this process was started with the token. No token, no proof."""
     return bool(token) and variable(pid, TOKEN) == token

@@ -12,6 +12,8 @@ was said, the first was ended from outside.
 import re
 from collections.abc import Sequence
 
+from holdfast.domain.engine import EngineKind
+
 NAMED = re.compile(r"(?<![\w.])((?:[A-Za-z_]\w*\.)*[A-Za-z_]\w*(?:Error|Exception|Fault))(?=:|\s*$)")
 HEARSAY = (
     "EngineDeadError",
@@ -23,6 +25,12 @@ HEARSAY = (
     "EOFError",
     "ClientDisconnect",
 )
+# how the processes below the first one call themselves without which an engine makes no token: vLLM's and SGLang's titles. Triton
+# goes on without one model's process, which can be replaced.
+VITAL: dict[EngineKind, tuple[str, ...]] = {
+    EngineKind.VLLM: ("VLLM::EngineCore", "VLLM::Worker"),
+    EngineKind.SGLANG: ("sglang::scheduler", "sglang::detokenizer"),
+}
 SHORT_OF_MEMORY = "out of memory"
 OWN_SIGNALS = {4: "SIGILL", 6: "SIGABRT", 7: "SIGBUS", 8: "SIGFPE", 11: "SIGSEGV"}  # what a process brings upon itself
 LINES_MAX = 120  # further back is another story

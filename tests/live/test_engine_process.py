@@ -210,6 +210,15 @@ def test_what_the_guard_could_not_end_is_swept_and_strangers_are_spared(tmp_path
         assert sweep(record) == []
 
 
+def test_one_witness_is_enough_to_end_a_session_with_those_who_came_to_it_later(tmp_path):
+    with Keeper(tmp_path) as keeper:
+        record = keeper.records.read()
+        main, core, worker, loner = keeper.pids
+        known = structs.replace(record, token="another", start_ticks=1, members=((core, dict(record.members)[core]),))
+        assert sorted(sweep(known)) == sorted([main, core, worker, loner])
+        assert all_gone(keeper.fds, close=False)
+
+
 def test_a_start_of_which_only_the_token_was_written_down_is_swept_with_all_that_descends_from_it(tmp_path):
     with Keeper(tmp_path) as keeper:
         record = keeper.records.read()

@@ -109,6 +109,23 @@ def test_down_ends_the_engine_in_its_own_way(program: VllmProgram, site: Callabl
     assert "signal" not in one.wait_event("process_stopped", name="replica-0")["why"]
 
 
+def test_a_replica_that_waits_for_its_engine_to_leave_is_not_taken_for_frozen(
+    program: VllmProgram, site: Callable[..., Site]
+) -> None:
+    told = sections(program)
+    told["replica"]["count"] = 2
+    one = site(**told, probe={"silent_s": 0.6, "every_s": 0.1})
+    one.wait_ready()
+    program.hold("exit")
+    assert one.run("drain", "replica-0", "--settings", str(one.file), "--no-wait").returncode == 0
+    one.wait("its word", lambda: row(one).get("stage") == "ends its engine")
+    since = one.view()["at"]
+    one.wait("three times as long as it may be silent", lambda: one.view()["at"] > since + 1.8)
+    assert row(one)["state"] == "draining"
+    program.let_go("exit")
+    assert one.wait_event("process_stopped", name="replica-0")["why"].endswith("ended with code 0")
+
+
 def test_down_while_it_loads_leaves_nothing(program: VllmProgram, site: Callable[..., Site]) -> None:
     program.hold()
     one = site(**sections(program))

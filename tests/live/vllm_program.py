@@ -1,7 +1,7 @@
 """A program that behaves as vLLM's Python does for a launch: it tells its version, loads its shards, opens a scripted door.
 
-It obeys what stands in the folder that it is written into: a FIFO `gate` holds it while it loads, a file `mood` says what goes
-wrong. It has a core process that outlives it if nobody ends that, as vLLM's does.
+It obeys what stands in the folder that it is written into: FIFOs hold it, `gate` while it loads and `exit` when it
+leaves; a file `mood` says what goes wrong. It has a core process that outlives it if nobody ends that, as vLLM's does.
 """
 
 import os
@@ -26,8 +26,11 @@ words = dict(zip(sys.argv, sys.argv[1:]))
 print("(APIServer pid=1) INFO 11-29 18:46:37 [model.py:1] Resolved architecture: DeepseekV3ForCausalLM", flush=True)
 sys.stderr.write("\\rLoading safetensors checkpoint shards:  50% Completed | 2/4 [00:01<00:01]\\n")
 sys.stderr.flush()
-if (room / "gate").exists():
-    (room / "gate").open().read()
+def wait_at(name):
+    if (room / name).exists():
+        (room / name).open().read()
+
+wait_at("gate")
 mood = (room / "mood").read_text() if (room / "mood").exists() else ""
 if mood == "memory":
     print("(EngineCore pid=2) ERROR 11-29 18:46:37 [core.py:1] torch.OutOfMemoryError: CUDA out of memory. Tried", flush=True)
@@ -47,6 +50,7 @@ async def serve():
     left = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, left.set)
     await left.wait()
+    wait_at("exit")
     (room / "left").write_text("politely")
 
 asyncio.run(serve())
@@ -62,14 +66,14 @@ class VllmProgram:
         self.path.write_text(PROGRAM.format(python=sys.executable, src=str(SRC), room=str(room)))
         self.path.chmod(0o700)
 
-    def hold(self) -> None:
-        """Its next start waits in the middle of loading, until `let_go`."""
-        os.mkfifo(self.room / "gate")
+    def hold(self, place: str = "gate") -> None:
+        """Whoever comes there waits until `let_go`: in the middle of loading, or before the exit."""
+        os.mkfifo(self.room / place)
 
-    def let_go(self) -> None:
+    def let_go(self, place: str = "gate") -> None:
         """Returns once somebody has waited there."""
-        (self.room / "gate").open("w").close()
-        (self.room / "gate").unlink()
+        (self.room / place).open("w").close()
+        (self.room / place).unlink()
 
     def mood(self, word: str) -> None:
         (self.room / "mood").write_text(word)

@@ -39,6 +39,7 @@ async def a_broken_answer_is_lost_and_can_be_continued(stage: Stage, scene: Scen
             await listen_to(scene.engine, short(stage), heard)
         check_fault(told.value)
         assert not told.value.planned
+        assert heard.finish is None, "the answer had its finish, and then a fault"
         assert len(heard.ids) <= after, "more came than was made"
         assert len(heard.ids) == after or mishap not in ORDERLY, "what was made before is lost"
         assert heard.ids == whole[: len(heard.ids)] or not stage.repeats, (
@@ -130,6 +131,19 @@ async def a_reader_can_give_up_on_a_stall_and_the_engine_is_free(stage: Stage, s
         await still_serves(stage, scene)
 
 
+@story(mishap=Mishap.STALLED)
+async def a_stall_of_one_answer_is_not_its_neighbours(stage: Stage, scene: Scene) -> None:
+    await scene.befall(Mishap.STALLED, 3)
+    heard = Heard()
+    reading = asyncio.ensure_future(listen_to(scene.engine, short(stage, id="stalled"), heard))
+    await stalled(stage, scene, heard, 3)
+    await still_serves(stage, scene)
+    assert not reading.done()
+    await scene.relent()
+    await reading
+    check_count(stage, heard, 12)
+
+
 @story(mishap=Mishap.FROZEN)
 async def a_frozen_engine_shows_no_step_however_green_its_health(stage: Stage, scene: Scene) -> None:
     asked = long(stage, max_tokens=60)
@@ -198,6 +212,7 @@ STORIES: tuple[Story, ...] = (
     a_fault_of_one_answer_is_not_its_neighbours,
     a_slow_first_token_is_waited_for_and_nothing_is_lost,
     a_reader_can_give_up_on_a_stall_and_the_engine_is_free,
+    a_stall_of_one_answer_is_not_its_neighbours,
     a_frozen_engine_shows_no_step_however_green_its_health,
     a_silent_door_is_told_by_the_probe_and_readers_can_give_up,
     a_dead_engine_loses_every_answer_and_its_door_is_shut,

@@ -132,10 +132,10 @@ def long(stage: Stage, **changes: Any) -> Generation:
 
 def check_count(stage: Stage, heard: Heard, tokens: int) -> None:
     """So many tokens, and LENGTH. Engines that answer in text are bounded by it: theirs are counted anew."""
-    assert heard.finish is Finish.LENGTH
-    assert len(heard.ids) <= tokens
+    assert heard.finish is Finish.LENGTH, "max_tokens ended it"
+    assert len(heard.ids) <= tokens, "more tokens came than were asked for"
     if Ability.IDS_OUT in stage.abilities:
-        assert len(heard.ids) == tokens
+        assert len(heard.ids) == tokens, "fewer tokens came than were asked for"
     if stage.vocab_size:
         assert all(0 <= id < stage.vocab_size for id in heard.ids), "an id is outside the vocabulary"
 

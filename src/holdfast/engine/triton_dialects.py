@@ -69,13 +69,13 @@ class Dialect(Protocol):
         ...
 
 
-def dialect_of(metadata: ModelMetadata, tongue: Tongue | None) -> Dialect:
+def dialect_of(metadata: ModelMetadata, tongue: Tongue | None, eos_ids: frozenset[int]) -> Dialect:
     """By the inputs that the model has. Raises EngineLost where it is none that Holdfast knows."""
     inputs = {one.name for one in metadata.inputs}
     if {"input_ids", "delivered_len", "ask"} <= inputs:
         return Pearl()
     if {"input_ids", "input_lengths", "request_output_len"} <= inputs:
-        return TensorRt()
+        return TensorRt(eos_ids)
     if {"text_input", "sampling_parameters"} <= inputs:
         if tongue is None:
             raise EngineLost(f"{metadata.name} knows only text, and no tokenizer was given: [replica] model is missing")
@@ -145,6 +145,9 @@ class Pearl:
 class TensorRt:
     """The model `tensorrt_llm` of the TensorRT-LLM backend: ids; it says that an answer has ended, and not why."""
 
+    def __init__(self, eos_ids: frozenset[int]) -> None:
+        self._eos_ids = eos_ids
+
     name = "tensorrt-llm"
     exactness = Exactness.GREEDY
     findings = (
@@ -180,10 +183,11 @@ class TensorRt:
         for name in ("presence_penalty", "frequency_penalty"):
             if getattr(sampling, name):
                 _row(request, name, "FP32", [getattr(sampling, name)])
-        if generation.stop_ids and not sampling.ignore_eos:
-            _row(request, "end_id", "INT32", [generation.stop_ids[0]])
-            _row(request, "pad_id", "INT32", [generation.stop_ids[0]])
-            self._stop_words(request, generation.stop_ids)
+        stops = self._stops(generation)
+        if stops:
+            _row(request, "end_id", "INT32", [stops[0]])
+            _row(request, "pad_id", "INT32", [stops[0]])
+            self._stop_words(request, stops)
         return request
 
     def read(self, response: InferResponse, hearing: Hearing) -> Chunk:
@@ -193,7 +197,7 @@ class TensorRt:
         if "sequence_length" in tensors:
             ids = ids[: max([0, *_ids(tensors["sequence_length"])])] if ids else ids
         asked = hearing.asked
-        stops = frozenset() if asked.sampling.ignore_eos else frozenset(asked.stop_ids)
+        stops = self._stops(asked)
         for at, id in enumerate(ids):
             if id in stops:
                 return Chunk(ids[:at], Finish.STOP)
@@ -204,6 +208,10 @@ class TensorRt:
                 raise EngineLost(f"the answer ended {hearing.owed - len(ids)} tokens early, and nothing could have stopped it")
             return Chunk(ids, Finish.STOP)
         return Chunk(ids)
+
+    def _stops(self, asked: Generation) -> tuple[int, ...]:
+        ignored = self._eos_ids if asked.sampling.ignore_eos else frozenset()
+        return tuple(id for id in asked.stop_ids if id not in ignored)
 
     @staticmethod
     def _stop_words(request: InferRequest, stop_ids: tuple[int, ...]) -> None:

@@ -62,7 +62,9 @@ class ScriptedTriton:
 async def scripted(script: TritonScript, key: str = "") -> AsyncIterator[ScriptedTriton]:
     server = TritonServer(script, CLOCK)
     url = await server.start()
-    settings = TritonSettings(model=script.model, weights="w1", context_tokens_max=script.context_tokens_max, probe_s=0.5)
+    settings = TritonSettings(
+        model=script.model, weights="w1", context_tokens_max=script.context_tokens_max, probe_s=0.5
+    )
     engine = TritonEngine(url, CLOCK, settings, key, WordTongue())
     try:
         await engine.learn()
@@ -130,7 +132,7 @@ def test_a_dead_stub_is_found_under_green_health_and_repaired(dialect: str) -> N
             asked = [structs.replace(ASKED, id=str(n), seed=n) for n in range(2)]
             reading = [asyncio.ensure_future(listen_to(scene.engine, g, h)) for g, h in zip(asked, heard, strict=True)]
             while not all(one.ids for one in heard):
-                await asyncio.sleep(0)
+                await CLOCK.sleep(0.001)
             scene.server.kill_stub()
             assert (await scene.engine._ask("ServerReady", Nothing(), Live)).yes, "health is green"
             if dialect != PEARL:  # idle or not, their statistics stand still, and only an inference shows it
@@ -204,4 +206,3 @@ def test_while_it_drains_it_refuses() -> None:
                 await scene.engine.probe()
 
     asyncio.run(run())
-

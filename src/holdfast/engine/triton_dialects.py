@@ -56,9 +56,14 @@ class Hearing:
 class Dialect(Protocol):
     """One way to ask a model behind Triton for an answer."""
 
-    name: str
-    exactness: Exactness
-    findings: tuple[Finding, ...]
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def exactness(self) -> Exactness: ...
+
+    @property
+    def findings(self) -> tuple[Finding, ...]: ...
 
     def request(self, model: str, generation: Generation) -> InferRequest:
         """Raises BadRequest for what this way can't carry."""
@@ -145,9 +150,6 @@ class Pearl:
 class TensorRt:
     """The model `tensorrt_llm` of the TensorRT-LLM backend: ids; it says that an answer has ended, and not why."""
 
-    def __init__(self, eos_ids: frozenset[int]) -> None:
-        self._eos_ids = eos_ids
-
     name = "tensorrt-llm"
     exactness = Exactness.GREEDY
     findings = (
@@ -160,6 +162,9 @@ class TensorRt:
         Finding(Ability.LOGPROBS, False, "not asked for"),
         Finding(Ability.COUNTERS, True, "Triton counts each response of a stream"),
     )
+
+    def __init__(self, eos_ids: frozenset[int]) -> None:
+        self._eos_ids = eos_ids
 
     def request(self, model: str, generation: Generation) -> InferRequest:
         """See Dialect."""
@@ -205,7 +210,9 @@ class TensorRt:
             return Chunk(ids[: hearing.owed], Finish.LENGTH)
         if response.final:
             if not stops:
-                raise EngineLost(f"the answer ended {hearing.owed - len(ids)} tokens early, and nothing could have stopped it")
+                raise EngineLost(
+                    f"the answer ended {hearing.owed - len(ids)} tokens early, and nothing could have stopped it"
+                )
             return Chunk(ids, Finish.STOP)
         return Chunk(ids)
 

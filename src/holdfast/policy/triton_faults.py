@@ -8,7 +8,9 @@ from holdfast.domain.fault import BadRequest, EngineLost, EngineRefused, Fault
 from holdfast.domain.triton import BAD, FAILED, REFUSED
 
 # python_backend: the process that runs the model is dead or frozen, while every health endpoint stays green
-SICK = re.compile(r"Stub process .* is not healthy|Failed to (send|receive) .*stub|stub process has exited", re.IGNORECASE)
+SICK = re.compile(
+    r"Stub process .* is not healthy|Failed to (send|receive) .*stub|stub process has exited", re.IGNORECASE
+)
 _AWAY = re.compile(
     r"no available versions|unknown model|is not ready|not found|Exceeds maximum queue size|"
     r"Server exiting|server is stopping|Server not ready|unloading|failed to connect|This protocol is restricted",

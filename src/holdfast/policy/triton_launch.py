@@ -42,10 +42,12 @@ def launch_triton(plan: TritonPlan) -> Launch:
     words = _words(plan)
     warnings = []
     if plan.key:
-        warnings.append("Triton takes its key as a word of its command line: every user of this machine can read it there")
+        warnings.append(
+            "Triton takes its key as a word of its command line: every user of this machine can read it there"
+        )
     return Launch(
         kind=EngineKind.TRITON,
-        argv=(plan.install.binary, *(f"{flag}={value}" for flag, value, _ in words)),
+        argv=(plan.install.binary, *(f"{flag}={value}" if value else flag for flag, value, _ in words)),
         env=_environment(plan),
         url=f"grpc://127.0.0.1:{plan.grpc_port}",
         key=plan.key,
@@ -62,18 +64,26 @@ def _words(plan: TritonPlan) -> list[tuple[str, str, str]]:
     words = [
         ("--model-repository", f"{plan.folder}/models", "written by Holdfast for this replica alone"),
         ("--backend-directory", plan.install.backends, "where its backends lie"),
-        ("--model-control-mode", "explicit", "only what is named is loaded, and unload and load are how a model is repaired"),
+        (
+            "--model-control-mode",
+            "explicit",
+            "only what is named is loaded, and unload and load are how a model is repaired",
+        ),
     ]
     words += [("--load-model", name, f"{name} is there from the start") for name in plan.models]
     if not plan.complete:
-        words.append(("--disable-auto-complete-config", "true", "the configuration is whole: no process to complete it"))
+        words.append(
+            ("--disable-auto-complete-config", "", "the configuration is whole: no process to complete it")
+        )
     words += [
         ("--grpc-address", "127.0.0.1", "nobody outside this machine speaks to it"),
         ("--grpc-port", str(plan.grpc_port), "the door that the replica uses"),
     ]
     if plan.key:
         restricted = f"{RESTRICTED}:{KEY_NAME}={plan.key}"
-        words.append(("--grpc-restricted-protocol", restricted, "a model that others load is code of theirs that runs here"))
+        words.append(
+            ("--grpc-restricted-protocol", restricted, "a model that others load is code of theirs that runs here")
+        )
     words += _door("http", plan.http_port, "for health checks of others")
     words += _door("metrics", plan.metrics_port, "for Prometheus")
     words += [

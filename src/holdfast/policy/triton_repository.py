@@ -16,7 +16,7 @@ Files = tuple[tuple[str, str], ...]  # path within the repository, text
 
 QUEUE_DELAY_US = 15_000
 _TYPES = {"BYTES": "TYPE_STRING"}
-_MODEL_PY = '''"""Written by Holdfast: the model itself is holdfast.pearl.triton_model, found in the places that config.pbtxt names."""
+_MODEL_PY = '''"""Written by Holdfast: the model itself is holdfast.pearl.triton_model, found by the paths of paths.json."""
 
 import json
 import sys

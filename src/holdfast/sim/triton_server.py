@@ -23,11 +23,11 @@ from holdfast.domain.kserve import (
     CODEC,
     FINAL,
     SERVICE,
+    Index,
     InferRequest,
     InferResponse,
     InIndex,
     InRepository,
-    Index,
     Lasted,
     Live,
     ModelMetadata,
@@ -130,7 +130,7 @@ class TritonServer:
     async def start(self) -> str:
         """Listen at a free port; the url."""
         self._server = aio.server()
-        unary = {
+        unary: dict[str, tuple[type[Any], Callable[[Any, Any], Awaitable[Struct]]]] = {
             "ServerLive": (Nothing, self._live),
             "ServerReady": (Nothing, self._live),
             "ModelReady": (Named, self._live),
@@ -179,7 +179,7 @@ class TritonServer:
         self._heard.set()
 
     def _unary(
-        self, kind: type[Struct], answer: Callable[[Any, Any], Awaitable[Struct]]
+        self, kind: type[Any], answer: Callable[[Any, Any], Awaitable[Struct]]
     ) -> Callable[[bytes, Any], Awaitable[bytes]]:
         async def handle(raw: bytes, context: Any) -> bytes:
             await self._heard.wait()
@@ -343,7 +343,10 @@ class TritonServer:
             put(response, "text_output", "BYTES", [WordTongue().text(ids)])
             put(response, "finish_reason", "BYTES", [finish or "None"])
         elif self.script.dialect == TENSORRT:
-            response.outputs = [Tensor("output_ids", "INT32", [1, 1, len(ids)]), Tensor("sequence_length", "INT32", [1, 1])]
+            response.outputs = [
+                Tensor("output_ids", "INT32", [1, 1, len(ids)]),
+                Tensor("sequence_length", "INT32", [1, 1]),
+            ]
             response.raw = [packed("INT32", ids), packed("INT32", [len(ids)])]
         else:
             put(response, "output_ids", "INT32", ids)

@@ -289,6 +289,30 @@ READING = (
         (CLOSES, CLOSES.replace("writer.close()", "self.kept = [*getattr(self, 'kept', ()), writer]")),
     ),
     bug(
+        "forgets to abort what has not begun",
+        "a_hang_up_before_the_first_token_frees_the_engine",
+        "made to its end all the same",
+        (CLOSES, CLOSES.replace("writer.close()", "self.kept.append(writer) if first else writer.close()")),
+        (OPEN, OPEN + "        self.kept: list[object] = []\n"),
+        (
+            "        reader, writer = await self._dial(EngineRefused)\n",
+            "        first = True\n        reader, writer = await self._dial(EngineRefused)\n",
+        ),
+    ),
+    bug(
+        "ends all answers with one",
+        "a_fault_of_one_answer_is_not_its_neighbours",
+        "hung up midway|broke|LENGTH",
+        (DIALS, f"{DIALS}        self.kept.append(writer)\n"),
+        (
+            "said = await hear(reader)\n",
+            "try:\n                    said = await hear(reader)\n                except EngineLost:\n"
+            "                    for other in self.kept:\n                        other.close()\n"
+            "                    raise\n",
+        ),
+        (OPEN, OPEN + "        self.kept: list[asyncio.StreamWriter] = []\n"),
+    ),
+    bug(
         "aborts when the answer is over",
         "a_hang_up_frees_the_engine",
         "made to its end all the same",
@@ -320,8 +344,14 @@ READING = (
     bug(
         "has no patience",
         "a_slow_first_token_is_waited_for_and_nothing_is_lost",
-        "it stalls, and the answer ended",
-        ("said = await hear(reader)", "said = await asyncio.wait_for(hear(reader), 0.005)"),
+        "too slow|and the answer ended",
+        ("said = await hear(reader)\n", "said = await self.heard(reader)\n"),
+        (
+            "    def _room(",
+            "    async def heard(self, reader: asyncio.StreamReader) -> Said:\n        try:\n"
+            "            return await asyncio.wait_for(hear(reader), 0.005)\n        except TimeoutError:\n"
+            "            raise EngineLost('it was too slow') from None\n\n    def _room(",
+        ),
     ),
     bug(
         "drops what a slow reader missed",
@@ -352,6 +382,7 @@ READING = (
     ),
 )
 LOOKING = (
+    bug("is never ready", "a_probe_tells_the_load", "is called not ready", ("ready=True", "ready=False")),
     bug(
         "counts its looks as steps",
         "a_frozen_engine_shows_no_step_however_green_its_health",

@@ -39,7 +39,13 @@ __all__ = [
 
 SLOTS, QUEUE, CONTEXT = 4, 2, 512
 CLOCK = MonotonicClock()
-MISHAPS = {Contract.REFUSED: "refuse", Contract.REJECTED: "bad", Contract.FAULT: "fault", Contract.UNFINISHED: "forget"}
+MISHAPS = {
+    Contract.REFUSED: "refuse",
+    Contract.REJECTED: "bad",
+    Contract.FAULT: "fault",
+    Contract.UNFINISHED: "forget",
+    Contract.STALLED: "stall",
+}
 
 
 @dataclass
@@ -89,7 +95,7 @@ class ScriptedStage(Stage):
     vocab_size, context, slots, queue = SCRIPT.vocab_size, CONTEXT, SLOTS, QUEUE
     exactness = Exactness.EXACT
     abilities = frozenset((*Stage.abilities, Ability.SEED, Ability.LOGPROBS, Ability.COUNTERS))
-    mishaps = frozenset((*MISHAPS, Contract.STALLED, Contract.FROZEN, Contract.GONE))
+    mishaps = frozenset((*MISHAPS, Contract.FROZEN, Contract.GONE))
 
     def __init__(self, folder: Path, runner: Callable[[Coroutine[Any, Any, None]], None]) -> None:
         self._folder, self._runner = folder, runner
@@ -121,11 +127,10 @@ class ScriptedLine:
         elif mishap is Contract.FROZEN:
             self.replica.core.frozen = True
         else:
-            kind = "freeze" if mishap is Contract.STALLED else MISHAPS[mishap]
-            self.replica.core.befall(Mishap(kind, after_tokens))
+            self.replica.core.befall(Mishap(MISHAPS[mishap], after_tokens))
 
     async def relent(self) -> None:
-        self.replica.core.frozen = False
+        self.replica.core.relent()
 
     async def working(self) -> int:
         load = self.replica.core.load()

@@ -80,3 +80,7 @@ def test_a_planted_bug_is_found_by_its_story(bug: Bug, tmp_path: Path) -> None:
     stage = ParrotStage(bug.planted(tmp_path), 0.5 if bug.says is HUNG else 20.0)
     with pytest.raises(BaseException, match=bug.says):
         STORIES[bug.story].play(stage)
+
+
+def test_every_story_has_a_bug_that_it_finds() -> None:
+    assert {bug.story for bug in BUGS} == set(STORIES)

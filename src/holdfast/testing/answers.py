@@ -1,7 +1,7 @@
 """Stories of an engine that is well: what an answer is, how it goes on elsewhere, how it is hung up on, what a probe tells."""
 
 import asyncio
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from pathlib import Path
 
 import pytest
@@ -15,12 +15,14 @@ from holdfast.testing.stage import Scene, Stage
 from holdfast.testing.story import (
     GREEDY,
     SAMPLED,
+    Heard,
     Story,
     Tell,
     check_count,
     check_fault,
     listen_to,
     long,
+    reading,
     short,
     still_serves,
     story,
@@ -130,8 +132,11 @@ async def a_hang_up_before_the_first_token_frees_the_engine(stage: Stage, scene:
     before = (await scene.engine.probe()).load.step
     unread = scene.engine.generate(long(stage))
     await unread.aclose()
-    async with aclosing(scene.engine.generate(long(stage))) as chunks, waiting_for(chunks) as first:
-        await asyncio.wait({first}, timeout=0)
+    for begun in (False, True):
+        async with aclosing(scene.engine.generate(long(stage))) as chunks, waiting_for(chunks) as first:
+            await asyncio.wait({first}, timeout=0)
+            while begun and not first.done() and await scene.working() == 0:
+                await asyncio.wait({first}, timeout=0)
     await until_idle(stage, scene)
     if Ability.COUNTERS in stage.abilities:
         made = (await scene.engine.probe()).load.step - before
@@ -141,26 +146,23 @@ async def a_hang_up_before_the_first_token_frees_the_engine(stage: Stage, scene:
 
 @story(known=("slots", "queue"))
 async def a_full_engine_refuses_and_those_inside_go_on(stage: Stage, scene: Scene) -> None:
-    inside = [scene.engine.generate(long(stage, id=f"inside {n}")) for n in range(stage.slots)]
-    for chunks in inside:
-        await anext(chunks)
-    queued = [scene.engine.generate(long(stage, id=f"queued {n}")) for n in range(stage.queue)]
-    waiting = [asyncio.ensure_future(anext(chunks)) for chunks in queued]
+    async with AsyncExitStack() as stack:
+        inside = [scene.engine.generate(long(stage, id=f"inside {n}")) for n in range(stage.slots)]
+        for chunks in inside:
+            await stack.enter_async_context(aclosing(chunks))
+            await anext(chunks)
+        for n in range(stage.queue):
+            await stack.enter_async_context(reading(scene.engine, long(stage, id=f"queued {n}"), Heard()))
 
-    async def full() -> bool:
-        return await scene.working() == stage.slots + stage.queue
+        async def full() -> bool:
+            return await scene.working() == stage.slots + stage.queue
 
-    await until(stage, full)
-    with pytest.raises(EngineRefused) as told:
-        await listen_to(scene.engine, long(stage))
-    check_fault(told.value)
-    for chunks in inside:
-        assert (await anext(chunks)).ids
-    for future in waiting:
-        future.cancel()
-    await asyncio.gather(*waiting, return_exceptions=True)
-    for chunks in inside + queued:
-        await chunks.aclose()
+        await until(stage, full)
+        with pytest.raises(EngineRefused) as told:
+            await listen_to(scene.engine, long(stage))
+        check_fault(told.value)
+        for chunks in inside:
+            assert (await anext(chunks)).ids
     await until_idle(stage, scene)
 
 
@@ -251,7 +253,7 @@ async def a_slow_reader_gets_every_token(stage: Stage, scene: Scene) -> None:
 @story()
 async def a_probe_tells_the_load(stage: Stage, scene: Scene) -> None:
     idle = await scene.engine.probe()
-    assert idle.ready
+    assert idle.ready, f"it is idle and well, and is called not ready: {idle.why}"
     assert (idle.load.running, idle.load.queued) == (0, 0)
     assert stage.slots in (0, idle.load.slots)
     await listen_to(scene.engine, short(stage))

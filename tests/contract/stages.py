@@ -16,7 +16,7 @@ from holdfast.domain.address import UnixAddress
 from holdfast.domain.engine import Ability
 from holdfast.domain.ports import Line
 from holdfast.domain.release import Exactness
-from holdfast.engine.embedded import dial
+from holdfast.engine.embedded import EmbeddedEngine, dial
 from holdfast.host.clock import MonotonicClock
 from holdfast.pearl.listen import claim
 from holdfast.pearl.server import ReplicaServer, ServerOptions
@@ -147,12 +147,20 @@ class ScriptedLine:
 class ProcessScene(PlainScene):
     """A LineScene over a replica process."""
 
-    engine: Line
+    engine: EmbeddedEngine
     process: ReplicaProcess
     address: str
 
     async def befall(self, mishap: Contract, after_tokens: int = 0) -> None:
-        self.process.send(signal.SIGKILL)
+        if mishap is Contract.GONE:
+            self.process.send(signal.SIGKILL)
+        else:
+            self.engine._probe_timeout_s = 0.1
+            self.process.popen.send_signal(signal.SIGSTOP)
+
+    async def relent(self) -> None:
+        self.engine._probe_timeout_s = 5.0
+        self.process.popen.send_signal(signal.SIGCONT)
 
     async def another(self) -> Line:
         return await dial(self.address, CLOCK, 5.0)
@@ -167,7 +175,7 @@ class PearlStage(Stage):
     vocab_size, context, slots, queue = VOCAB, CONTEXT, SLOTS, QUEUE
     exactness = Exactness.EXACT
     abilities = ScriptedStage.abilities
-    mishaps = frozenset((Contract.GONE,))
+    mishaps = frozenset((Contract.GONE, Contract.SILENT))
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

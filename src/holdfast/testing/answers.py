@@ -14,6 +14,7 @@ from holdfast.domain.request import Finish, Sampling
 from holdfast.testing.stage import Scene, Stage
 from holdfast.testing.story import (
     GREEDY,
+    LOOK_S,
     SAMPLED,
     Heard,
     Story,
@@ -136,7 +137,7 @@ async def a_hang_up_before_the_first_token_frees_the_engine(stage: Stage, scene:
         async with aclosing(scene.engine.generate(long(stage))) as chunks, waiting_for(chunks) as first:
             await asyncio.wait({first}, timeout=0)
             while begun and not first.done() and await scene.working() == 0:
-                await asyncio.wait({first}, timeout=0)
+                await asyncio.wait({first}, timeout=LOOK_S / 20)
     await until_idle(stage, scene)
     if Ability.COUNTERS in stage.abilities:
         made = (await scene.engine.probe()).load.step - before

@@ -10,8 +10,6 @@ from pathlib import Path
 
 import parrot
 
-from holdfast.domain.ports import ForeignEngine
-
 SOURCE = Path(parrot.__file__).read_text("utf-8")
 HUNG = "it hung"
 BROKEN = "a_broken_answer_is_lost_and_can_be_continued-"
@@ -31,7 +29,7 @@ class Bug:
     says: str
     changes: tuple[tuple[str, str], ...]
 
-    def planted(self, folder: Path) -> Callable[[int, float], ForeignEngine]:
+    def planted(self, folder: Path) -> Callable[[int], parrot.Parrot]:
         """The adapter with it."""
         text = SOURCE
         for right, wrong in self.changes:
@@ -44,7 +42,7 @@ class Bug:
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
-        adapter: Callable[[int, float], ForeignEngine] = module.Parrot
+        adapter: Callable[[int], parrot.Parrot] = module.Parrot
         return adapter
 
 
@@ -376,7 +374,7 @@ READING = (
     ),
     bug(
         "tells cached tokens again and again",
-        "cached_prompt_tokens_are_told_once_with_the_first_ids",
+        "cached_prompt_tokens_are_told_once_with_the_first_ids_or_at_the_end",
         "told more than once",
         ("said.cached if first else 0", "said.cached"),
     ),
@@ -409,13 +407,13 @@ LOOKING = (
         "calls a silent door busy",
         "a_silent_door_is_told_by_the_probe_and_readers_can_give_up",
         "DID NOT RAISE",
-        ('raise EngineLost(f"the engine said nothing in {self._look_s:g} s") from None', "return Said()"),
+        ('raise EngineLost(f"the engine said nothing in {self.look_s:g} s") from None', "return Said()"),
     ),
     bug(
         "waits for a silent door",
         "a_silent_door_is_told_by_the_probe_and_readers_can_give_up",
         HUNG,
-        ("async with asyncio.timeout(self._look_s):", "async with asyncio.timeout(None):"),
+        ("async with asyncio.timeout(self.look_s):", "async with asyncio.timeout(None):"),
     ),
     bug(
         "is ready whatever happens",

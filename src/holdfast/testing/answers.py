@@ -226,15 +226,14 @@ async def logprobs_come_with_every_token(stage: Stage, scene: Scene) -> None:
 
 
 @story()
-async def cached_prompt_tokens_are_told_once_with_the_first_ids(stage: Stage, scene: Scene) -> None:
+async def cached_prompt_tokens_are_told_once_with_the_first_ids_or_at_the_end(stage: Stage, scene: Scene) -> None:
     asked = short(stage, prompt_ids=list(stage.plain_ids[:100]))
     for _ in range(2):
         heard = await listen_to(scene.engine, asked)
         first = next(n for n, chunk in enumerate(heard.chunks) if chunk.ids)
-        assert 0 <= heard.chunks[first].cached_tokens <= len(asked.prompt_ids)
-        assert all(chunk.cached_tokens == 0 for n, chunk in enumerate(heard.chunks) if n != first), (
-            "told more than once"
-        )
+        told = [n for n, chunk in enumerate(heard.chunks) if chunk.cached_tokens]
+        assert told in ([], [first], [len(heard.chunks) - 1]), "told more than once, or in the middle"
+        assert all(0 < heard.chunks[n].cached_tokens <= len(asked.prompt_ids) for n in told)
 
 
 @story()
@@ -346,7 +345,7 @@ STORIES: tuple[Story, ...] = _stories(
     a_context_that_fills_up_ends_the_answer_by_length,
     a_context_that_was_filled_elsewhere_is_the_end_and_no_fault,
     logprobs_come_with_every_token,
-    cached_prompt_tokens_are_told_once_with_the_first_ids,
+    cached_prompt_tokens_are_told_once_with_the_first_ids_or_at_the_end,
     a_slow_reader_gets_every_token,
     a_probe_tells_the_load,
     the_step_grows_while_tokens_are_made_and_rests_with_them,

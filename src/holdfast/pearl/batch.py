@@ -19,12 +19,12 @@ from holdfast.domain.release import Release
 from holdfast.domain.replica import Load
 from holdfast.domain.request import Finish
 from holdfast.pearl.constraint import FIELD, Compiled, Constraint, Grammars
-from holdfast.pearl.intake import check, finish_after, finish_before
 from holdfast.pearl.layout import runs, shares
 from holdfast.pearl.options import CoreOptions
 from holdfast.pearl.sampler import Choice, Taste, choose
 from holdfast.pearl.sheet import Cells, Sheet
 from holdfast.pearl.slots import Slots
+from holdfast.policy.intake import check, finish_after, finish_before
 
 
 class Brain(Protocol):

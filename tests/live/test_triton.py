@@ -10,6 +10,7 @@ import tempfile
 import urllib.request
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,24 +24,46 @@ from triton_process import CLOCK, KEY, SHIPPED, TritonProcess
 
 from holdfast.domain.engine import Ability
 from holdfast.domain.fault import EngineLost, EngineRefused
-from holdfast.domain.kserve import CODEC, SERVICE, InferRequest, InferResponse, Named, Statistics, Tensor, numbers, packed, texts
+from holdfast.domain.kserve import (
+    CODEC,
+    SERVICE,
+    InferRequest,
+    InferResponse,
+    Named,
+    Statistics,
+    Tensor,
+    numbers,
+    packed,
+    texts,
+)
 from holdfast.domain.ports import Work
 from holdfast.domain.release import Exactness
 from holdfast.domain.request import Generation, Sampling
 from holdfast.domain.triton import UNARY
 from holdfast.engine.triton import KEY_HEADER, TritonEngine
+from holdfast.pearl.batch import BatchCore
 from holdfast.pearl.open import open_core
 from holdfast.pearl.options import CoreOptions
 from holdfast.testing.engine_contract import ForeignContract, Heard, Mishap, PlainScene, Stage, listen_to
 
 pytestmark = pytest.mark.skipif(bool(triton_process.absent()), reason=triton_process.absent())
-HARD = Sampling(temperature=0.9, top_p=0.9, top_k=40, min_p=0.01, presence_penalty=0.4, frequency_penalty=0.2, ignore_eos=True)
+HARD = Sampling(
+    temperature=0.9, top_p=0.9, top_k=40, min_p=0.01, presence_penalty=0.4, frequency_penalty=0.2, ignore_eos=True
+)
 ASKED = [
-    Generation(id="greedy", prompt_ids=[21, 34, 55, 89], sampling=Sampling(temperature=0.0, ignore_eos=True), max_tokens=40),
-    Generation(id="sampled", prompt_ids=list(range(40, 90)), sampling=Sampling(ignore_eos=True), max_tokens=40, seed=-7),
+    Generation(
+        id="greedy", prompt_ids=[21, 34, 55, 89], sampling=Sampling(temperature=0.0, ignore_eos=True), max_tokens=40
+    ),
+    Generation(
+        id="sampled", prompt_ids=list(range(40, 90)), sampling=Sampling(ignore_eos=True), max_tokens=40, seed=-7
+    ),
     Generation(id="hard", prompt_ids=[100, 200, 300], sampling=HARD, max_tokens=40, seed=2**63 + 5),
     Generation(
-        id="biased", prompt_ids=[9, 8, 7], sampling=structs.replace(HARD, logit_bias=((50, 9.5),)), max_tokens=40, seed=3
+        id="biased",
+        prompt_ids=[9, 8, 7],
+        sampling=structs.replace(HARD, logit_bias=((50, 9.5),)),
+        max_tokens=40,
+        seed=3,
     ),
 ]
 
@@ -94,6 +117,9 @@ class RealScene(PlainScene):
 
 class RealStage(Stage):
     vocab_size, context, slots, queue, long_tokens = 1280, 512, 4, 2, 400
+    plain_ids = tuple(
+        range(980, 1180)
+    )  # greedy answers to these do not hold the end-of-answer id, which may be ignored
     exactness = Exactness.EXACT
     abilities = frozenset(set(Ability) - {Ability.PRIORITY})
     mishaps = frozenset((Mishap.SILENT,))
@@ -115,9 +141,14 @@ class TestRealTriton(ForeignContract):
         return RealStage(triton)
 
 
+@cache
+def embedded_core() -> BatchCore:
+    return open_core(SHIPPED, CoreOptions(slots=4, context_tokens_max=512, queue_max=2, model="pearl"))
+
+
 def embedded(asked: Generation) -> list[int]:
     """What the embedded engine answers."""
-    core = open_core(SHIPPED, CoreOptions(slots=4, context_tokens_max=512, queue_max=2, model="pearl"))
+    core = embedded_core()
     core.submit(
         1,
         Work(
@@ -153,13 +184,12 @@ def test_its_tokens_are_the_embedded_engines_and_go_on_exactly(triton: TritonPro
 
 
 def test_its_release_is_the_embedded_engines(triton: TritonProcess) -> None:
-    core = open_core(SHIPPED, CoreOptions(slots=4, context_tokens_max=512, queue_max=2, model="pearl"))
 
     async def run() -> None:
         async with engine_of(triton) as engine:
             release = engine.describe()
             assert release is not None
-            assert structs.replace(release, engine="embedded") == core.release()
+            assert structs.replace(release, engine="embedded") == embedded_core().release()
             assert release.engine == "triton"
 
     uvloop.run(run())
@@ -226,8 +256,10 @@ async def green(process: TritonProcess) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "frozen"])
-def test_a_stub_that_is_gone_is_found_under_green_health_and_repaired(triton: TritonProcess, number: signal.Signals) -> None:
-    asked = [structs.replace(ASKED[2], id=str(n), seed=n, max_tokens=400) for n in range(3)]
+def test_a_stub_that_is_gone_is_found_under_green_health_and_repaired(
+    triton: TritonProcess, number: signal.Signals
+) -> None:
+    asked = [structs.replace(ASKED[2], id=str(n), seed=n, max_tokens=200) for n in range(3)]
 
     async def run() -> None:
         async with engine_of(triton) as engine:
@@ -245,7 +277,9 @@ def test_a_stub_that_is_gone_is_found_under_green_health_and_repaired(triton: Tr
             for outcome in await asyncio.gather(*reading, return_exceptions=True):
                 assert isinstance(outcome, EngineLost)
             lost_s = CLOCK.now() - at
-            print(f"{number.name}: found in {found_s:.2f} s, streams ended after {lost_s:.2f} s; {await engine.repair()}")
+            print(
+                f"{number.name}: found in {found_s:.2f} s, streams ended after {lost_s:.2f} s; {await engine.repair()}"
+            )
             assert (await engine.probe()).ready
             if number is signal.SIGSTOP:
                 os.kill(stub, signal.SIGCONT)

@@ -45,7 +45,7 @@ from holdfast.engine.triton_dialects import Dialect, Hearing, Pearl, Tongue, ask
 from holdfast.policy.triton_faults import Reading, read
 
 KEY_HEADER = "triton-grpc-protocol-holdfast-key"  # of --grpc-restricted-protocol=...:holdfast-key=...
-_UNLOADED_S = 1.5  # a dead stub with nothing under way is unloaded in 0.5 s
+_UNLOADED_S = 1.0  # a dead stub with nothing under way is unloaded in 0.5 s
 _OPTIONS = (
     ("grpc.max_receive_message_length", 64 << 20),
     ("grpc.max_send_message_length", -1),  # a prompt of a million ids has 4 MB

@@ -10,8 +10,6 @@ from pathlib import Path
 
 import parrot
 
-from holdfast.domain.ports import ForeignEngine
-
 SOURCE = Path(parrot.__file__).read_text("utf-8")
 HUNG = "it hung"
 BROKEN = "a_broken_answer_is_lost_and_can_be_continued-"
@@ -31,7 +29,7 @@ class Bug:
     says: str
     changes: tuple[tuple[str, str], ...]
 
-    def planted(self, folder: Path) -> Callable[[int, float], ForeignEngine]:
+    def planted(self, folder: Path) -> Callable[[int], parrot.Parrot]:
         """The adapter with it."""
         text = SOURCE
         for right, wrong in self.changes:
@@ -44,7 +42,7 @@ class Bug:
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
-        adapter: Callable[[int, float], ForeignEngine] = module.Parrot
+        adapter: Callable[[int], parrot.Parrot] = module.Parrot
         return adapter
 
 
@@ -289,6 +287,30 @@ READING = (
         (CLOSES, CLOSES.replace("writer.close()", "self.kept = [*getattr(self, 'kept', ()), writer]")),
     ),
     bug(
+        "forgets to abort what has not begun",
+        "a_hang_up_before_the_first_token_frees_the_engine",
+        "made to its end all the same",
+        (CLOSES, CLOSES.replace("writer.close()", "self.kept.append(writer) if first else writer.close()")),
+        (OPEN, OPEN + "        self.kept: list[object] = []\n"),
+        (
+            "        reader, writer = await self._dial(EngineRefused)\n",
+            "        first = True\n        reader, writer = await self._dial(EngineRefused)\n",
+        ),
+    ),
+    bug(
+        "ends all answers with one",
+        "a_fault_of_one_answer_is_not_its_neighbours",
+        "hung up midway|broke|LENGTH",
+        (DIALS, f"{DIALS}        self.kept.append(writer)\n"),
+        (
+            "said = await hear(reader)\n",
+            "try:\n                    said = await hear(reader)\n                except EngineLost:\n"
+            "                    for other in self.kept:\n                        other.close()\n"
+            "                    raise\n",
+        ),
+        (OPEN, OPEN + "        self.kept: list[asyncio.StreamWriter] = []\n"),
+    ),
+    bug(
         "aborts when the answer is over",
         "a_hang_up_frees_the_engine",
         "made to its end all the same",
@@ -320,8 +342,14 @@ READING = (
     bug(
         "has no patience",
         "a_slow_first_token_is_waited_for_and_nothing_is_lost",
-        "it stalls, and the answer ended",
-        ("said = await hear(reader)", "said = await asyncio.wait_for(hear(reader), 0.005)"),
+        "too slow|and the answer ended",
+        ("said = await hear(reader)\n", "said = await self.heard(reader)\n"),
+        (
+            "    def _room(",
+            "    async def heard(self, reader: asyncio.StreamReader) -> Said:\n        try:\n"
+            "            return await asyncio.wait_for(hear(reader), 0.005)\n        except TimeoutError:\n"
+            "            raise EngineLost('it was too slow') from None\n\n    def _room(",
+        ),
     ),
     bug(
         "drops what a slow reader missed",
@@ -346,12 +374,13 @@ READING = (
     ),
     bug(
         "tells cached tokens again and again",
-        "cached_prompt_tokens_are_told_once_with_the_first_ids",
+        "cached_prompt_tokens_are_told_once_with_the_first_ids_or_at_the_end",
         "told more than once",
         ("said.cached if first else 0", "said.cached"),
     ),
 )
 LOOKING = (
+    bug("is never ready", "a_probe_tells_the_load", "is called not ready", ("ready=True", "ready=False")),
     bug(
         "counts its looks as steps",
         "a_frozen_engine_shows_no_step_however_green_its_health",
@@ -378,13 +407,13 @@ LOOKING = (
         "calls a silent door busy",
         "a_silent_door_is_told_by_the_probe_and_readers_can_give_up",
         "DID NOT RAISE",
-        ('raise EngineLost(f"the engine said nothing in {self._look_s:g} s") from None', "return Said()"),
+        ('raise EngineLost(f"the engine said nothing in {self.look_s:g} s") from None', "return Said()"),
     ),
     bug(
         "waits for a silent door",
         "a_silent_door_is_told_by_the_probe_and_readers_can_give_up",
         HUNG,
-        ("async with asyncio.timeout(self._look_s):", "async with asyncio.timeout(None):"),
+        ("async with asyncio.timeout(self.look_s):", "async with asyncio.timeout(None):"),
     ),
     bug(
         "is ready whatever happens",

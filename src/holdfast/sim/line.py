@@ -239,7 +239,7 @@ class SimLine:
             attempt.seen.tokens += len(item.ids)
             attempt.put(Chunk(item.ids, item.finish))
         elif item.kind == "bad":
-            attempt.put(BadRequest(item.why))
+            attempt.put(BadRequest(item.why, "prompt_ids"))
         elif item.kind == "refused" and attempt.seen.tokens == 0:
             attempt.put(EngineRefused(item.why))
         else:

@@ -1,14 +1,14 @@
 """Stories of a line to a replica of ours: what its watcher sees, fencing, and leaving. They need a LineScene."""
 
 import asyncio
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 
 import pytest
 
 from holdfast.domain.fault import EngineLost, EngineRefused
 from holdfast.domain.ports import Line
 from holdfast.testing.stage import LineScene, Stage
-from holdfast.testing.story import Heard, Story, listen_to, long, short, still_serves, story, until, until_idle
+from holdfast.testing.story import Heard, Story, listen_to, long, reading, short, still_serves, story, until, until_idle
 
 
 async def begun(stage: Stage, line: Line, *heard: Heard) -> None:
@@ -36,12 +36,12 @@ async def pings_are_answered_while_a_long_prompt_is_read(stage: Stage, scene: Li
     room = stage.context - 40
     prompt = [stage.plain_ids[n % len(stage.plain_ids)] for n in range(room)]
     steps: list[int] = []
-    answer = asyncio.ensure_future(listen_to(scene.engine, short(stage, prompt_ids=prompt, max_tokens=1)))
-    while not answer.done():
-        probe = await scene.engine.probe()
-        if not answer.done():
-            steps.append(probe.load.step)
-    assert len(answer.result().ids) == 1
+    async with reading(scene.engine, short(stage, prompt_ids=prompt, max_tokens=1), Heard()) as answer:
+        while not answer.done():
+            probe = await scene.engine.probe()
+            if not answer.done():
+                steps.append(probe.load.step)
+        assert len((await answer).ids) == 1
     assert steps == sorted(steps)
     assert len(set(steps)) >= stage.reading_steps, "the prompt was not read in several steps"
 
@@ -96,14 +96,16 @@ async def a_line_that_closes_takes_its_work_along(stage: Stage, scene: LineScene
 async def a_fenced_answer_gets_nothing_more_and_the_others_do(stage: Stage, scene: LineScene) -> None:
     fenced, other = Heard(), long(stage, id="other", max_tokens=60)
     alone = (await listen_to(scene.engine, other)).ids
-    reading = asyncio.ensure_future(listen_to(scene.engine, long(stage), fenced))
-    beside = asyncio.ensure_future(listen_to(scene.engine, other))
-    await begun(stage, scene.engine, fenced)
-    scene.engine.fail("judged silent", "long")
-    count = len(fenced.ids)
-    with pytest.raises(EngineLost, match="judged silent"):
-        await reading
-    assert (await beside).ids == alone
+    async with (
+        reading(scene.engine, long(stage), fenced) as answer,
+        reading(scene.engine, other, Heard()) as beside,
+    ):
+        await begun(stage, scene.engine, fenced)
+        scene.engine.fail("judged silent", "long")
+        count = len(fenced.ids)
+        with pytest.raises(EngineLost, match="judged silent"):
+            await answer
+        assert (await beside).ids == alone
     assert len(fenced.ids) == count
     await until_idle(stage, scene)
 
@@ -111,15 +113,15 @@ async def a_fenced_answer_gets_nothing_more_and_the_others_do(stage: Stage, scen
 @story(known=("slots",))
 async def all_answers_can_be_fenced_and_the_line_still_serves(stage: Stage, scene: LineScene) -> None:
     several = min(stage.slots, 4)
-    readings = [
-        asyncio.ensure_future(listen_to(scene.engine, long(stage, id=str(n), max_tokens=500))) for n in range(several)
-    ]
-    await scene.engine.probe()
-    assert scene.engine.in_flight == several
-    scene.engine.fail("the replica is suspect")
-    for outcome in await asyncio.gather(*readings, return_exceptions=True):
-        assert isinstance(outcome, EngineLost)
-        assert outcome.why == "the replica is suspect"
+    asked = [long(stage, id=f"{n}") for n in range(several)]
+    async with AsyncExitStack() as stack:
+        answers = [await stack.enter_async_context(reading(scene.engine, one, Heard())) for one in asked]
+        await scene.engine.probe()
+        assert scene.engine.in_flight == several
+        scene.engine.fail("the replica is suspect")
+        for outcome in await asyncio.gather(*answers, return_exceptions=True):
+            assert isinstance(outcome, EngineLost)
+            assert outcome.why == "the replica is suspect"
     await until_idle(stage, scene)
     await still_serves(stage, scene)
 
@@ -154,15 +156,15 @@ async def a_draining_replica_refuses_and_finishes_what_it_has(stage: Stage, scen
     asked = long(stage, max_tokens=300)
     whole = (await listen_to(scene.engine, asked)).ids
     heard = Heard()
-    reading = asyncio.ensure_future(listen_to(scene.engine, asked, heard))
-    await begun(stage, scene.engine, heard)
-    await scene.drain()
-    while not scene.engine.last_load.draining:
-        await scene.engine.probe()
-    with pytest.raises(EngineRefused, match="draining"):
-        await listen_to(scene.engine, short(stage))
-    assert not (await scene.engine.probe()).ready
-    assert (await reading).ids == whole
+    async with reading(scene.engine, asked, heard) as answer:
+        await begun(stage, scene.engine, heard)
+        await scene.drain()
+        while not scene.engine.last_load.draining:
+            await scene.engine.probe()
+        with pytest.raises(EngineRefused, match="draining"):
+            await listen_to(scene.engine, short(stage))
+        assert not (await scene.engine.probe()).ready
+        assert (await answer).ids == whole
 
 
 STORIES: tuple[Story, ...] = (

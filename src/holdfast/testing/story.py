@@ -58,10 +58,13 @@ class Story:
             pytest.skip(lacking)
 
         async def timed(scene: Scene) -> None:
+            limit = asyncio.timeout(stage.patience_s)
             try:
-                async with asyncio.timeout(stage.patience_s):
+                async with limit:
                     await self.tell(stage, scene)
             except TimeoutError as late:
+                if not limit.expired():
+                    raise  # the adapter's own
                 raise AssertionError(f"{self.name}: it hung, and was given up after {stage.patience_s:g} s") from late
 
         stage.play(timed)
@@ -165,6 +168,17 @@ async def until_idle(stage: Stage, scene: Scene) -> None:
         return load.running == 0 and load.queued == 0 and await scene.working() == 0
 
     await until(stage, idle)
+
+
+@asynccontextmanager
+async def reading(engine: Engine, asked: Generation, heard: Heard) -> AsyncGenerator["asyncio.Task[Heard]", None]:
+    """Listens in a task of its own, which hangs up at the end."""
+    task = asyncio.ensure_future(listen_to(engine, asked, heard))
+    try:
+        yield task
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 @asynccontextmanager

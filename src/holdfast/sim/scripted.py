@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from holdfast.domain.fault import BadRequest, EngineRefused
 from holdfast.domain.ports import Produced, Work
-from holdfast.domain.release import Exactness, Release
+from holdfast.domain.release import Exactness, Hold, Release
 from holdfast.domain.replica import Load
 from holdfast.domain.request import Finish, TokenLogprob
 
@@ -93,6 +93,7 @@ class Script(Struct, frozen=True, kw_only=True):
     answer_tokens: int = 0  # answers stop by themselves after so many tokens, if asked with stop ids; 0: at max_tokens
     mishap: Mishap | None = None  # befalls every attempt
     poisons: tuple[Poison, ...] = ()  # prompts that kill the process
+    greedy_across: bool = False  # what its release says
 
 
 def answer_key(prompt_ids: list[int], seed: int) -> int:
@@ -199,7 +200,7 @@ class ScriptedCore:
                 raise BadRequest(f"token id {token} is outside the vocabulary of {script.vocab_size}", "prompt_ids")
         if work.sampling.grammar:
             raise BadRequest("scripted answers are known beforehand and can't be kept to a grammar", "grammar")
-        tokens = len(work.prompt_ids) + len(work.delivered_ids)
+        tokens = len(work.prompt_ids)
         if tokens >= script.context_tokens_max:
             raise BadRequest(
                 f"{tokens} tokens leave no room in a context of {script.context_tokens_max}",
@@ -256,6 +257,9 @@ class ScriptedCore:
             digest=sha256(text.encode()).hexdigest(),
             exactness=Exactness.EXACT,
             version="1.0.0",
+            weights=sha256(f"scripted {self.script.model} {self.script.vocabulary}".encode()).hexdigest(),
+            grammar=Hold.NONE,
+            greedy_across=self.script.greedy_across,
         )
 
     def _fill_slots(self) -> None:
@@ -297,7 +301,8 @@ class ScriptedCore:
 
     def _finish_before(self, attempt: _Attempt) -> Finish | None:
         """The finish of an answer that was complete when it came here."""
-        return Finish.LENGTH if attempt.position >= attempt.work.max_tokens else None
+        full = len(attempt.work.prompt_ids) + attempt.position >= self.script.context_tokens_max
+        return Finish.LENGTH if attempt.position >= attempt.work.max_tokens or full else None
 
     def _one_token(self, attempt: _Attempt, produced: Produced) -> Finish | None:
         work = attempt.work

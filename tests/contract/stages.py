@@ -1,50 +1,46 @@
-"""Stages on which the contract is played: one engine adapter each, before a replica that can be disturbed.
-
-Another adapter is one more class with these few members, named in STAGES.
-"""
+"""Stages on which the contract of lines is played: the embedded engine's adapter, before replicas that can be disturbed."""
 
 import asyncio
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass, field
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import uvloop
+from foreign_stage import ForeignStage
 from replica_process import ReplicaProcess
 from tiny_model import VOCAB, write_tiny_model
 
 from holdfast.domain.address import UnixAddress
+from holdfast.domain.engine import Ability
 from holdfast.domain.ports import Line
-from holdfast.domain.request import Chunk, Finish, Generation
+from holdfast.domain.release import Exactness
 from holdfast.engine.embedded import dial
 from holdfast.host.clock import MonotonicClock
 from holdfast.pearl.listen import claim
 from holdfast.pearl.server import ReplicaServer, ServerOptions
 from holdfast.sim.scripted import Mishap, Script, ScriptedCore
+from holdfast.testing.engine_contract import Heard, PlainScene, Stage, listen_to
+from holdfast.testing.engine_contract import Mishap as Contract
+
+__all__ = [
+    "CLOCK",
+    "CONTEXT",
+    "QUEUE",
+    "SCRIPT",
+    "SLOTS",
+    "STAGES",
+    "Heard",
+    "ScriptedScene",
+    "listen_to",
+    "scripted_scene",
+]
 
 SLOTS, QUEUE, CONTEXT = 4, 2, 512
 CLOCK = MonotonicClock()
-
-
-class Scene(Protocol):
-    """One running replica and a line to it, for one story."""
-
-    line: Line
-
-    async def another_line(self) -> Line: ...
-
-    async def sever(self) -> None:
-        """End the connection as a crash would."""
-        ...
-
-    async def drain(self) -> None:
-        """Tell the replica to leave."""
-        ...
-
-
-Story = Callable[[Any], Awaitable[None]]
+MISHAPS = {Contract.REFUSED: "refuse", Contract.REJECTED: "bad", Contract.FAULT: "fault", Contract.UNFINISHED: "forget"}
 
 
 @dataclass
@@ -56,10 +52,6 @@ class ScriptedScene:
 
     async def another_line(self) -> Line:
         return await dial(self.address, CLOCK, 5.0)
-
-    async def sever(self) -> None:
-        for connection in tuple(self.server._connections):
-            connection.cut("severed by the test")
 
     async def drain(self) -> None:
         self.server.drain(30.0)
@@ -92,18 +84,21 @@ async def scripted_scene(folder: Path, script: Script = SCRIPT, **limits: Any) -
         await asyncio.gather(serving, return_exceptions=True)
 
 
-class ScriptedStage:
+class ScriptedStage(Stage):
     """The embedded engine's adapter before a scripted core, all in one event loop."""
 
-    vocab_size = SCRIPT.vocab_size
+    vocab_size, context, slots, queue = SCRIPT.vocab_size, CONTEXT, SLOTS, QUEUE
+    exactness = Exactness.EXACT
+    abilities = frozenset((*Stage.abilities, Ability.SEED, Ability.LOGPROBS, Ability.COUNTERS))
+    mishaps = frozenset((*MISHAPS, Contract.STALLED, Contract.FROZEN, Contract.GONE))
 
     def __init__(self, folder: Path, runner: Callable[[Coroutine[Any, Any, None]], None]) -> None:
         self._folder, self._runner = folder, runner
 
-    def play(self, story: Story) -> None:
+    def play(self, story: Callable[[Any], Awaitable[None]]) -> None:
         async def run() -> None:
             async with scripted_scene(self._folder) as scene:
-                await story(scene)
+                await story(ScriptedLine(scene))
 
         self._runner(run())
 
@@ -111,32 +106,71 @@ class ScriptedStage:
 
 
 @dataclass
-class ProcessScene:
-    line: Line
+class ScriptedLine:
+    """A LineScene over a scripted replica."""
+
+    replica: ScriptedScene
+
+    @property
+    def engine(self) -> Line:
+        return self.replica.line
+
+    async def befall(self, mishap: Contract, after_tokens: int = 0) -> None:
+        if mishap is Contract.GONE:
+            for connection in tuple(self.replica.server._connections):
+                connection.cut("severed by the test")
+        elif mishap is Contract.FROZEN:
+            self.replica.core.frozen = True
+        else:
+            kind = "freeze" if mishap is Contract.STALLED else MISHAPS[mishap]
+            self.replica.core.befall(Mishap(kind, after_tokens))
+
+    async def relent(self) -> None:
+        self.replica.core.frozen = False
+
+    async def working(self) -> int:
+        load = self.replica.core.load()
+        return load.running + load.queued
+
+    async def another(self) -> Line:
+        return await self.replica.another_line()
+
+    async def drain(self) -> None:
+        await self.replica.drain()
+
+
+@dataclass
+class ProcessScene(PlainScene):
+    """A LineScene over a replica process."""
+
+    engine: Line
     process: ReplicaProcess
     address: str
 
-    async def another_line(self) -> Line:
-        return await dial(self.address, CLOCK, 5.0)
-
-    async def sever(self) -> None:
+    async def befall(self, mishap: Contract, after_tokens: int = 0) -> None:
         self.process.send(signal.SIGKILL)
+
+    async def another(self) -> Line:
+        return await dial(self.address, CLOCK, 5.0)
 
     async def drain(self) -> None:
         self.process.send(signal.SIGTERM)
 
 
-class PearlStage:
+class PearlStage(Stage):
     """The embedded engine's adapter before pearl, in a process of its own, on a tiny model with random weights."""
 
-    vocab_size = VOCAB
+    vocab_size, context, slots, queue = VOCAB, CONTEXT, SLOTS, QUEUE
+    exactness = Exactness.EXACT
+    abilities = ScriptedStage.abilities
+    mishaps = frozenset((Contract.GONE,))
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._process: ReplicaProcess | None = None
         write_tiny_model(folder / "tiny")
 
-    def play(self, story: Story) -> None:
+    def play(self, story: Callable[[Any], Awaitable[None]]) -> None:
         if self._process is not None and self._process.leaving:
             self._process.wait()
         if self._process is None or self._process.popen.poll() is not None:
@@ -173,26 +207,5 @@ STAGES: dict[str, Callable[[Path], Any]] = {
     "embedded-scripted": lambda folder: ScriptedStage(folder, asyncio.run),
     "embedded-scripted-uvloop": lambda folder: ScriptedStage(folder, uvloop.run),
     "embedded-pearl": PearlStage,
+    "foreign-scripted": lambda folder: ForeignStage(folder, uvloop.run),
 }
-
-
-@dataclass
-class Heard:
-    """An answer as it came."""
-
-    ids: list[int] = field(default_factory=list)
-    finish: Finish | None = None
-    chunks: list[Chunk] = field(default_factory=list)
-
-
-async def listen_to(line: Line, generation: Generation, heard: Heard | None = None) -> Heard:
-    """The whole answer. Pass `heard` to see what had come when a fault ends it."""
-    heard = Heard() if heard is None else heard
-    async with aclosing(line.generate(generation)) as chunks:
-        async for chunk in chunks:
-            assert heard.finish is None, "a chunk came after the finish"
-            heard.ids += chunk.ids
-            heard.chunks.append(chunk)
-            heard.finish = chunk.finish
-    assert heard.finish is not None, "the stream ended without a finish"
-    return heard

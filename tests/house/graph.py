@@ -12,7 +12,7 @@ from house.source import PACKAGE, Source, imported_names
 PURE = """abc base64 bisect collections contextlib dataclasses difflib enum fractions functools hashlib heapq hmac itertools
 json math msgspec operator re statistics string struct textwrap tomllib types typing unicodedata zlib"""
 PURE_MODULES = frozenset(PURE.split())
-ENTRANCES = (f"{PACKAGE}.cli", f"{PACKAGE}.__main__")
+ENTRANCES = (f"{PACKAGE}.cli", f"{PACKAGE}.__main__", f"{PACKAGE}.testing.engine_contract")
 DISTRIBUTIONS = {
     "grpc_health": "grpcio-health-checking",
     "grpc": "grpcio",

@@ -5,7 +5,16 @@ import pytest
 from holdfast.domain.release import Exactness, Hold, Release
 from holdfast.domain.request import Finish, Generation, Sampling
 from holdfast.domain.transcript import Transcript
-from holdfast.policy.continuation import Complete, GiveUp, Resume, after_loss, contract, pause_s, promise
+from holdfast.policy.continuation import (
+    Complete,
+    GiveUp,
+    Resume,
+    after_loss,
+    contract,
+    derived_seed,
+    pause_s,
+    promise,
+)
 
 
 def release(exactness=Exactness.EXACT, **more):
@@ -118,3 +127,11 @@ def test_the_rest_continues_from_what_was_delivered():
 
 def test_pauses_double_to_a_second():
     assert [pause_s(n) for n in (1, 2, 3, 5, 6, 50)] == [0.05, 0.1, 0.2, 0.8, 1.0, 1.0]
+
+
+def test_a_derived_seed_differs_at_every_position_and_fits_an_int64():
+    seeds = [derived_seed(seed, position) for seed in (0, 1, -5, 2**63) for position in range(100)]
+    assert len(set(seeds)) == len(seeds)
+    assert all(0 <= seed < 2**63 for seed in seeds)
+    assert derived_seed(7, 3) == derived_seed(7, 3)
+    assert derived_seed(1, 11) != derived_seed(11, 1)

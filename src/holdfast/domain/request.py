@@ -88,7 +88,9 @@ class Chunk(Struct):
     ids: list[int]
     finish: Finish | None = None
     logprobs: list[TokenLogprob] | None = None
-    cached_tokens: int = 0  # prompt tokens that the engine found in its cache; told once, with the first ids
+    cached_tokens: int = (
+        0  # of the prompt, found in the engine's cache; told once, with the first ids or the last chunk
+    )
     waiting: str = ""
     moves: int = 0  # how often the answer had changed replicas by now; set by failover
     epoch: int = 0  # of the attempt that made it; set by dial

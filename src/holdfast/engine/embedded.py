@@ -10,7 +10,7 @@ a token from the replica it has left.
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterable
-from typing import Any, Protocol
+from typing import Protocol
 
 from holdfast.domain.address import TcpAddress, UnixAddress, parse_address
 from holdfast.domain.fault import BadRequest, EngineLost, EngineRefused, Fault
@@ -32,6 +32,7 @@ from holdfast.domain.wire import (
     Welcome,
 )
 from holdfast.engine.link import Link
+from holdfast.engine.within import within
 
 
 class Vitals(Protocol):
@@ -141,7 +142,7 @@ class EmbeddedEngine:
         self._probes[nonce] = answer
         self._link.send(Ping(nonce))
         try:
-            await _within(self._clock, self._probe_timeout_s, answer)
+            await within(self._clock, self._probe_timeout_s, answer)
         finally:
             self._probes.pop(nonce, None)
         if not answer.done():
@@ -320,7 +321,7 @@ async def dial(
     place = parse_address(address)
     handshake = asyncio.ensure_future(_shake_hands(place, (clock, timeout_s), who, black_box))
     try:
-        await _within(clock, timeout_s, handshake)
+        await within(clock, timeout_s, handshake)
         if not handshake.done():
             raise EngineLost(f"{address} did not say Welcome in {timeout_s:g} s")
         return handshake.result()
@@ -328,15 +329,6 @@ async def dial(
         raise EngineLost(f"nobody answers at {address}: {error.strerror or error}") from error
     finally:
         handshake.cancel()
-
-
-async def _within(clock: Clock, timeout_s: float, waited: asyncio.Future[Any]) -> None:
-    """Return when `waited` is done or the time is up, whichever comes first."""
-    timer: asyncio.Future[Any] = asyncio.ensure_future(clock.sleep(timeout_s))
-    try:
-        await asyncio.wait({waited, timer}, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        timer.cancel()
 
 
 async def _shake_hands(

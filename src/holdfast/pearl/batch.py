@@ -19,12 +19,12 @@ from holdfast.domain.release import Release
 from holdfast.domain.replica import Load
 from holdfast.domain.request import Finish
 from holdfast.pearl.constraint import FIELD, Compiled, Constraint, Grammars
-from holdfast.pearl.intake import check, finish_after, finish_before
 from holdfast.pearl.layout import runs, shares
 from holdfast.pearl.options import CoreOptions
 from holdfast.pearl.sampler import Choice, Taste, choose
 from holdfast.pearl.sheet import Cells, Sheet
 from holdfast.pearl.slots import Slots
+from holdfast.policy.intake import check, finish_after, finish_before
 
 
 class Brain(Protocol):
@@ -64,6 +64,7 @@ class BatchCore:
 
     def __init__(self, model: Brain, release: Release, options: CoreOptions, grammars: Grammars) -> None:
         self.context_tokens_max = model.places
+        self.vocab_size = model.vocab_size
         self._model = model
         self._release = release
         self._options = options

@@ -23,7 +23,7 @@ ENGINE = "embedded"
 BUILD = "pearl 1"  # changes whenever the arithmetic or the noise does, and so the tokens
 
 
-def open_core(model_dir: Path, options: CoreOptions) -> OpenCore:
+def open_core(model_dir: Path, options: CoreOptions) -> BatchCore:
     """Read the folder, allocate everything and return a core that is ready for its first `submit`.
 
     Sets torch's number of threads for the whole process.

@@ -5,6 +5,7 @@ ends without a finish.
 """
 
 from collections.abc import Sequence
+from hashlib import blake2b
 from typing import NamedTuple
 
 from msgspec import Struct
@@ -98,6 +99,15 @@ def after_loss(transcript: Transcript, moves_max: int, now: float) -> Resume | C
     if transcript.moves >= moves_max:
         return GiveUp(f"the answer has moved {transcript.moves} times, the limit")
     return Resume(f"continues after token {count}")
+
+
+def derived_seed(seed: int, position: int) -> int:
+    """The seed for an engine whose random numbers run on from token to token, of an answer carried on at `position`.
+
+    0 to 2^63 - 1: the first 63 bits of BLAKE2b-64 over the text `SEED:POSITION`, both in decimal. Were the seed itself sent
+    again, the rest would repeat the draws that made the beginning, and would be no fair sample.
+    """
+    return int.from_bytes(blake2b(f"{seed}:{position}".encode(), digest_size=8).digest(), "big") >> 1
 
 
 def pause_s(fruitless: int) -> float:

@@ -200,7 +200,7 @@ class ScriptedCore:
                 raise BadRequest(f"token id {token} is outside the vocabulary of {script.vocab_size}", "prompt_ids")
         if work.sampling.grammar:
             raise BadRequest("scripted answers are known beforehand and can't be kept to a grammar", "grammar")
-        tokens = len(work.prompt_ids) + len(work.delivered_ids)
+        tokens = len(work.prompt_ids)
         if tokens >= script.context_tokens_max:
             raise BadRequest(
                 f"{tokens} tokens leave no room in a context of {script.context_tokens_max}",
@@ -301,7 +301,8 @@ class ScriptedCore:
 
     def _finish_before(self, attempt: _Attempt) -> Finish | None:
         """The finish of an answer that was complete when it came here."""
-        return Finish.LENGTH if attempt.position >= attempt.work.max_tokens else None
+        full = len(attempt.work.prompt_ids) + attempt.position >= self.script.context_tokens_max
+        return Finish.LENGTH if attempt.position >= attempt.work.max_tokens or full else None
 
     def _one_token(self, attempt: _Attempt, produced: Produced) -> Finish | None:
         work = attempt.work

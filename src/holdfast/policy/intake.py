@@ -1,18 +1,20 @@
-"""Checks an attempt before it may wait: what can never run is refused at once, with the field's name."""
+"""Checks an attempt before it may wait, or is sent to an engine: what can never run is refused at once, with the field's name."""
 
 import math
 
 from holdfast.domain.fault import BadRequest
 from holdfast.domain.ports import Work
-from holdfast.domain.request import Finish, Sampling
+from holdfast.domain.request import Finish, Generation, Sampling
 
 LOGPROBS_MAX = 64
+_UNKNOWN = 1 << 31
 _BIAS_MAX = 100.0  # OpenAI's range
 _PENALTY_MAX = 2.0
 
 
-def check(work: Work, vocab_size: int, context_tokens_max: int) -> None:
-    """Raises BadRequest, naming the field, for an attempt that this core could never run."""
+def check(work: Work | Generation, vocab_size: int, context_tokens_max: int) -> None:
+    """Raises BadRequest, naming the field, for an attempt that this engine could never run. 0: a bound that is not known."""
+    vocab_size, context_tokens_max = vocab_size or _UNKNOWN, context_tokens_max or _UNKNOWN
     if not work.prompt_ids:
         raise BadRequest("prompt_ids is empty: send at least one token", "prompt_ids")
     for name, ids in (("prompt_ids", work.prompt_ids), ("delivered_ids", work.delivered_ids)):
@@ -50,12 +52,19 @@ def _check_sampling(sampling: Sampling, vocab_size: int) -> None:
             raise BadRequest(f"logit_bias of token {token} is {bias}; it must lie between -100 and 100", "logit_bias")
 
 
-def finish_before(work: Work, context_tokens_max: int) -> Finish | None:
+def finish_before(work: Work | Generation, context_tokens_max: int) -> Finish | None:
     """The finish of an answer that was complete when the attempt came: only its end was lost on the way."""
     return finish_after(work, len(work.delivered_ids), context_tokens_max)
 
 
-def finish_after(work: Work, answer_tokens: int, context_tokens_max: int) -> Finish | None:
+def finish_after(work: Work | Generation, answer_tokens: int, context_tokens_max: int) -> Finish | None:
     """LENGTH where an answer of so many tokens has no room left."""
     full = len(work.prompt_ids) + answer_tokens >= context_tokens_max
     return Finish.LENGTH if answer_tokens >= work.max_tokens or full else None
+
+
+def rest_tokens(work: Work | Generation, context_tokens_max: int) -> int:
+    """How many tokens may still be made, by max_tokens and by the room in the context; 0 where the answer is complete."""
+    taken, rest = len(work.delivered_ids), work.max_tokens - len(work.delivered_ids)
+    room = (context_tokens_max or _UNKNOWN) - len(work.prompt_ids) - taken
+    return max(0, min(rest, room))

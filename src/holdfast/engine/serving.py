@@ -1,0 +1,22 @@
+"""What an adapter is told of the model that it speaks for, by whoever started the engine or was given its address."""
+
+from msgspec import Struct
+
+
+class Serving(Struct, frozen=True, kw_only=True):
+    """One model in one engine. 0 and empty: not known, and asked of the engine where it can tell.
+
+    `model` is the name that our clients ask for, `served_as` its name there. `digest` stands for build, weights, tokenizer and
+    the settings that change tokens. `priority`: it was started so that some requests go before others, which can't be found by
+    asking. `answer_s`: seconds in which the engine answers what is asked of it beside its streams.
+    """
+
+    model: str
+    digest: str
+    served_as: str = ""
+    vocab_size: int = 0
+    context_tokens_max: int = 0
+    slots: int = 0
+    eos_ids: tuple[int, ...] = ()
+    priority: bool = False
+    answer_s: float = 5.0

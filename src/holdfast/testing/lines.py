@@ -7,7 +7,7 @@ import pytest
 
 from holdfast.domain.fault import EngineLost, EngineRefused
 from holdfast.domain.ports import Line
-from holdfast.testing.stage import LineScene, Stage
+from holdfast.testing.stage import LineScene, Mishap, Stage
 from holdfast.testing.story import Heard, Story, listen_to, long, reading, short, still_serves, story, until, until_idle
 
 
@@ -92,6 +92,19 @@ async def a_line_that_closes_takes_its_work_along(stage: Stage, scene: LineScene
     await until_idle(stage, scene)
 
 
+@story(mishap=Mishap.GONE)
+async def a_line_that_is_lost_says_why_and_owes_nothing(stage: Stage, scene: LineScene) -> None:
+    heard = Heard()
+    async with reading(scene.engine, long(stage), heard) as answer:
+        await begun(stage, scene.engine, heard)
+        assert not scene.engine.gone
+        await scene.befall(Mishap.GONE)
+        with pytest.raises(EngineLost):
+            await answer
+    assert scene.engine.gone
+    assert scene.engine.in_flight == 0
+
+
 @story()
 async def a_fenced_answer_gets_nothing_more_and_the_others_do(stage: Stage, scene: LineScene) -> None:
     fenced, other = Heard(), long(stage, id="other", max_tokens=60)
@@ -174,6 +187,7 @@ STORIES: tuple[Story, ...] = (
     the_last_load_is_the_last_probe,
     two_lines_meet_the_same_boot_and_release,
     a_line_that_closes_takes_its_work_along,
+    a_line_that_is_lost_says_why_and_owes_nothing,
     a_fenced_answer_gets_nothing_more_and_the_others_do,
     all_answers_can_be_fenced_and_the_line_still_serves,
     a_watcher_sees_streams_pings_and_gaps,

@@ -227,7 +227,7 @@ LOOKING = (
         "describes another release each time",
         "its_release_is_the_same_whenever_it_is_learnt",
         "told to be another",
-        ('digest = f"parrot {who.version} {who.model}"', 'digest = f"parrot {id(who)}"'),
+        ('f"parrot {who.version} {who.model}"', 'f"parrot {id(who)}"'),
     ),
 )
 BUGS = (*ENDINGS, *CONTINUING, *REFUSING, *READING, *LOOKING)

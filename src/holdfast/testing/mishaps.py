@@ -148,7 +148,8 @@ async def a_stall_of_one_answer_is_not_its_neighbours(stage: Stage, scene: Scene
 
 @story(mishap=Mishap.FROZEN)
 async def a_frozen_engine_shows_no_step_however_green_its_health(stage: Stage, scene: Scene) -> None:
-    asked = long(stage, max_tokens=60)
+    tokens = stage.long_tokens // 2
+    asked = long(stage, max_tokens=tokens)
     whole = (await listen_to(scene.engine, asked)).ids
     heard = Heard()
     async with aclosing(scene.engine.generate(asked)) as chunks:
@@ -167,7 +168,7 @@ async def a_frozen_engine_shows_no_step_however_green_its_health(stage: Stage, s
         async for chunk in chunks:
             heard.ids += chunk.ids
             heard.finish = chunk.finish
-    check_count(stage, heard, 60)
+    check_count(stage, heard, tokens)
     assert heard.ids == whole or not stage.repeats
 
     async def moved() -> bool:

@@ -20,7 +20,7 @@ from holdfast.sim.lives import nobody
 from holdfast.sim.network import Lane, Way
 
 PROBE_S = 2.0  # how long a probe waits for its answer
-RELEASE = Release(model="sim", engine="scripted", digest="00", exactness=Exactness.EXACT)
+RELEASE = Release(model="sim", engine="scripted", digest="0" * 64, exactness=Exactness.EXACT)
 
 
 class Item(Struct):

@@ -1,4 +1,4 @@
-"""holdfast replica: one engine, in this process or behind it, serving gateways over a unix socket or loopback until told to go."""
+"""holdfast replica: one engine, in this process or behind it, serving gateways over a socket or loopback until told to go."""
 
 import argparse
 import asyncio

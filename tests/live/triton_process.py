@@ -4,13 +4,14 @@ import os
 import signal
 import socket
 import subprocess
+import sysconfig
 from pathlib import Path
 
 from holdfast.domain.engine import Launch
 from holdfast.domain.triton import STREAM, UNARY, PearlPlan
 from holdfast.engine.triton import TritonEngine, TritonSettings
 from holdfast.host.clock import MonotonicClock
-from holdfast.host.triton_install import find_triton, lay_out_backends, own_paths
+from holdfast.host.triton_install import find_triton, lay_out_backends
 from holdfast.host.triton_stubs import stubs_of
 from holdfast.policy.triton_launch import TritonPlan, launch_triton
 from holdfast.policy.triton_repository import PearlServing, pearl_repository
@@ -19,6 +20,7 @@ ROOT = Path(__file__).parents[2]
 CLOCK = MonotonicClock()
 SHIPPED = ROOT / "src/holdfast/shipped/pearl"
 KEY = "k-of-this-test"
+PATHS = (str(ROOT / "src"), sysconfig.get_path("purelib"))
 
 
 def triton_python() -> Path:
@@ -53,7 +55,7 @@ class TritonProcess:
         self.folder = folder.resolve()
         plan = PearlPlan(model=str(SHIPPED), serve_as="pearl", slots=slots, context_tokens_max=512, queue_max=2)
         grpc_port, self.http_port = free_ports(2)
-        serving = PearlServing(plan=plan, paths=own_paths(), unary_batch_max=unary_batch)
+        serving = PearlServing(plan=plan, paths=PATHS, unary_batch_max=unary_batch)
         launch = launch_triton(
             TritonPlan(
                 install=lay_out_backends(find_triton(str(triton_python())), self.folder),

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
+from hashlib import sha256
 
 import msgspec
 from msgspec import Struct
@@ -70,7 +71,7 @@ class Parrot:
         who = self._who
         if who is None:
             return None
-        digest = f"parrot {who.version} {who.model}"
+        digest = sha256(f"parrot {who.version} {who.model}".encode()).hexdigest()
         return Release(model=who.model, engine="parrot", digest=digest, exactness=Exactness.GREEDY)
 
     async def probe(self) -> Probe:

@@ -20,7 +20,7 @@ from holdfast.sim.lives import nobody
 from holdfast.sim.network import Lane, Way
 
 PROBE_S = 2.0  # how long a probe waits for its answer
-RELEASE = Release(model="sim", engine="scripted", digest="00", exactness=Exactness.EXACT)
+RELEASE = Release(model="sim", engine="scripted", digest="0" * 64, exactness=Exactness.EXACT)
 
 
 class Item(Struct):
@@ -75,6 +75,7 @@ class SimLine:
         self._probes: list[asyncio.Future[None]] = []
         self.dropped_late = 0
         self.who = ""  # the dialler's name
+        self.release = RELEASE  # what the Welcome says
         self.on_submit: Callable[[Generation], None] = lambda generation: (
             None
         )  # called with every attempt that begins here
@@ -108,7 +109,7 @@ class SimLine:
         return self._load
 
     def describe(self) -> Release | None:
-        return RELEASE
+        return self.release
 
     def streams(self) -> Iterable[Stream]:
         return [attempt.seen for attempt in self._attempts.values()]

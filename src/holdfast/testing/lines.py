@@ -7,8 +7,20 @@ import pytest
 
 from holdfast.domain.fault import EngineLost, EngineRefused
 from holdfast.domain.ports import Line
-from holdfast.testing.stage import LineScene, Stage
-from holdfast.testing.story import Heard, Story, listen_to, long, reading, short, still_serves, story, until, until_idle
+from holdfast.testing.stage import LineScene, Mishap, Stage
+from holdfast.testing.story import (
+    Heard,
+    Story,
+    check_cut_short,
+    listen_to,
+    long,
+    reading,
+    short,
+    still_serves,
+    story,
+    until,
+    until_idle,
+)
 
 
 async def begun(stage: Stage, line: Line, *heard: Heard) -> None:
@@ -43,7 +55,7 @@ async def pings_are_answered_while_a_long_prompt_is_read(stage: Stage, scene: Li
                 steps.append(probe.load.step)
         assert len((await answer).ids) == 1
     assert steps == sorted(steps)
-    assert len(set(steps)) >= 5, "the prompt was not read in several steps"
+    assert len(set(steps)) >= stage.reading_steps, "the prompt was not read in several steps"
 
 
 @story()
@@ -67,7 +79,7 @@ async def the_last_load_is_the_last_probe(stage: Stage, scene: LineScene) -> Non
 async def two_lines_meet_the_same_boot_and_release(stage: Stage, scene: LineScene) -> None:
     other = await scene.another()
     try:
-        assert other.boot == scene.engine.boot
+        assert other.boot == scene.engine.boot, "one process, and two boots"
         assert other.describe() == scene.engine.describe() is not None
         mine, theirs = await asyncio.gather(*(listen_to(line, short(stage)) for line in (scene.engine, other)))
         assert mine.ids == theirs.ids
@@ -78,6 +90,7 @@ async def two_lines_meet_the_same_boot_and_release(stage: Stage, scene: LineScen
 @story()
 async def a_line_that_closes_takes_its_work_along(stage: Stage, scene: LineScene) -> None:
     other = await scene.another()
+    before = (await other.probe()).load.step
     chunks = other.generate(long(stage))
     await anext(chunks)
     await other.close()
@@ -89,7 +102,20 @@ async def a_line_that_closes_takes_its_work_along(stage: Stage, scene: LineScene
         await listen_to(other, short(stage))
     with pytest.raises(EngineLost):
         await other.probe()
-    await until_idle(stage, scene)
+    await check_cut_short(stage, scene, before)
+
+
+@story(mishap=Mishap.GONE)
+async def a_line_that_is_lost_says_why_and_owes_nothing(stage: Stage, scene: LineScene) -> None:
+    heard = Heard()
+    async with reading(scene.engine, long(stage), heard) as answer:
+        await begun(stage, scene.engine, heard)
+        assert not scene.engine.gone
+        await scene.befall(Mishap.GONE)
+        with pytest.raises(EngineLost):
+            await answer
+    assert scene.engine.gone
+    assert scene.engine.in_flight == 0
 
 
 @story()
@@ -112,7 +138,7 @@ async def a_fenced_answer_gets_nothing_more_and_the_others_do(stage: Stage, scen
 
 @story(known=("slots",))
 async def all_answers_can_be_fenced_and_the_line_still_serves(stage: Stage, scene: LineScene) -> None:
-    several = min(stage.slots, 4)
+    several, before = min(stage.slots, 4), (await scene.engine.probe()).load.step
     asked = [long(stage, id=f"{n}") for n in range(several)]
     async with AsyncExitStack() as stack:
         answers = [await stack.enter_async_context(reading(scene.engine, one, Heard())) for one in asked]
@@ -122,7 +148,7 @@ async def all_answers_can_be_fenced_and_the_line_still_serves(stage: Stage, scen
         for outcome in await asyncio.gather(*answers, return_exceptions=True):
             assert isinstance(outcome, EngineLost)
             assert outcome.why == "the replica is suspect"
-    await until_idle(stage, scene)
+    await check_cut_short(stage, scene, before)
     await still_serves(stage, scene)
 
 
@@ -174,6 +200,7 @@ STORIES: tuple[Story, ...] = (
     the_last_load_is_the_last_probe,
     two_lines_meet_the_same_boot_and_release,
     a_line_that_closes_takes_its_work_along,
+    a_line_that_is_lost_says_why_and_owes_nothing,
     a_fenced_answer_gets_nothing_more_and_the_others_do,
     all_answers_can_be_fenced_and_the_line_still_serves,
     a_watcher_sees_streams_pings_and_gaps,

@@ -43,7 +43,7 @@ class Story:
                 return f"{type(stage).__name__} has not the ability: {ability}"
         for mishap in self.mishaps:
             if mishap not in stage.mishaps:
-                return f"the engine of {type(stage).__name__} can't be made to be: {mishap}"
+                return f"the engine of {type(stage).__name__} can't be made to suffer this: {mishap}"
         for name in self.known:
             if getattr(stage, name) in (0, -1):
                 return f"{type(stage).__name__} does not know its {name}"
@@ -158,6 +158,14 @@ async def until(stage: Stage, condition: Callable[[], Awaitable[bool]]) -> None:
     """Look again and again; the story's time-out ends it."""
     while not await condition():
         await stage.clock.sleep(LOOK_S)
+
+
+async def check_cut_short(stage: Stage, scene: Scene, step_before: int) -> None:
+    """Long answers that nobody wants any more were left off, and not made to their end."""
+    await until_idle(stage, scene)
+    if Ability.COUNTERS in stage.abilities:
+        made = (await scene.engine.probe()).load.step - step_before
+        assert made < stage.long_tokens, "nobody listened, and the answer was made to its end all the same"
 
 
 async def until_idle(stage: Stage, scene: Scene) -> None:

@@ -54,7 +54,7 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="is no tritonserver, and no Python of an environment with nvidia-pytriton"):
         find_triton(str(tmp_path / "bin/python"))
     found = find_triton(str(wheel(tmp_path / "venv", stub="3.9")))
-    with pytest.raises(ValueError, match="no Python backend for Python 3.11"):
+    with pytest.raises(ValueError, match=r"no Python backend for Python 3\.11"):
         lay_out_backends(found, tmp_path / "r0")
 
 

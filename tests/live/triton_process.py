@@ -8,6 +8,7 @@ import sysconfig
 from pathlib import Path
 
 from holdfast.domain.engine import Launch
+from holdfast.domain.fault import EngineLost
 from holdfast.domain.triton import STREAM, UNARY, PearlPlan
 from holdfast.engine.triton import TritonEngine, TritonSettings
 from holdfast.host.clock import MonotonicClock
@@ -92,7 +93,7 @@ class TritonProcess:
             while self.popen.poll() is None and CLOCK.now() - self.began < 90:
                 try:
                     await engine.learn()
-                except Exception as error:  # whatever it says while it starts
+                except EngineLost as error:
                     last = error
                     await CLOCK.sleep(0.1)
                 else:

@@ -45,7 +45,7 @@ DRIZZLE_S = 5.0
 BEFORE_S = 1.0  # the drizzle has begun so long before the blow
 CASES_MAX = 60
 DRIZZLE_CASE = -1
-USUAL = {"scripted": (60, 200, 50.0), "embedded": (200, 96, 10.0)} | dict.fromkeys(foreign.ENGINES, (50, 96, 2.0))
+USUAL = {"scripted": (60, 200, 50.0), "embedded": (200, 96, 10.0)} | dict.fromkeys(foreign.ENGINES, (50, 250, 2.0))
 NOTICED = ("replica_suspected", "replica_lost", "breaker_opened")  # events by which the site says: not this one
 
 
@@ -314,7 +314,11 @@ def main() -> int:
         help="interpreter of a foreign engine's environment; default .venv-ENGINE/bin/python here",
     )
     add("--streams", type=int, help="default 100 in the matrix, 60 scripted, 200 embedded, 50 on foreign engines")
-    add("--tokens", type=int, help="of each stream; default 130 in the matrix, 200 scripted, 96 on others")
+    add(
+        "--tokens",
+        type=int,
+        help="of each stream; default 130 in the matrix, 200 scripted, 96 embedded, 250 on foreign engines",
+    )
     add("--token-ms", type=float, default=20.0, help="pace of the scripted engine")
     add("--replicas", type=int, help="default 3; 2 on foreign engines")
     add(

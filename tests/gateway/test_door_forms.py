@@ -1,17 +1,22 @@
 """The form that an answer must have: what a request's fields make of it, as the engine's own grammar reads it."""
 
 import asyncio
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import pytest
 import torch
-from doorway import FOLDER, PEARL, Answer, HandClock, Says, chat_body, doorway, ids_of, request, run
+from doorway import CARD, FOLDER, PEARL, RELEASE, Answer, HandClock, Says, chat_body, doorway, ids_of, request, run
+from msgspec import structs
 from test_door_resume import Goes, desk
 from tests.dialect.generations import dialect_of
 
 from holdfast.domain.dialect import Dialect, Form, Tool
 from holdfast.domain.fault import BadRequest
+from holdfast.domain.release import Exactness, Hold, Release
+from holdfast.gateway.needs import ModelCard
 from holdfast.pearl.constraint import Grammars
 from holdfast.sim.shelf import SimShelves
 
@@ -150,3 +155,91 @@ def test_a_call_that_is_read_live_goes_on_in_another_worker_in_the_middle_of_its
             assert len(taken.delivered_ids) == 12
 
     run(story())
+
+
+ADD = typed("add", strict=False)
+FORMS = [
+    ({"response_format": {"type": "json_object"}}, "response_format"),
+    ({"tools": [ADD], "tool_choice": "required"}, "tool_choice"),
+    ({"tools": [ADD, typed("sub", strict=True)]}, "tools[1].function.strict"),
+]
+
+
+def at_a_site_of(kinds: tuple[Release, ...], **fields: Any) -> tuple[Answer, Says]:
+    """One chat at a site with these kinds of engines."""
+    says, card = Says(), structs.replace(CARD, kinds=kinds)
+
+    async def story() -> Answer:
+        async with doorway(says, card=lambda: card) as place, place.client() as client:
+            return await client.ask(chat_body(**fields))
+
+    return run(story()), says
+
+
+@pytest.mark.parametrize(("fields", "param"), FORMS)
+def test_a_form_that_no_engine_here_can_hold_is_refused_by_the_name_of_its_field(
+    fields: dict[str, Any], param: str
+) -> None:
+    none = structs.replace(RELEASE, engine="openai", grammar=Hold.NONE)
+    answer, says = at_a_site_of((none,), **fields)
+    assert (answer.status, answer.error["param"], says.asked) == (400, param, [])
+    assert "engine openai here can't hold an answer to a grammar" in answer.error["message"]
+
+
+def test_tools_that_are_only_offered_need_no_engine_that_holds_a_form() -> None:
+    none = structs.replace(RELEASE, engine="openai", grammar=Hold.NONE)
+    for fields in ({"tools": [ADD]}, {"tools": [ADD], "tool_choice": "none"}, {"response_format": {"type": "text"}}):
+        assert at_a_site_of((none,), **fields)[0].status == 200
+
+
+@pytest.mark.parametrize(("fields", "param"), FORMS)
+def test_what_can_not_be_led_is_promised_no_continuation(fields: dict[str, Any], param: str) -> None:
+    fresh, none = (structs.replace(RELEASE, grammar=hold) for hold in (Hold.FRESH, Hold.NONE))
+    for kinds in ((fresh,), (RELEASE, fresh), (fresh, none)):
+        answer, says = at_a_site_of(kinds, **fields)
+        said = answer.headers["x-holdfast-continuable"]
+        assert said == "no; its grammar can't be led through what was delivered"
+        assert says.asked[0].sampling.grammar
+    led = at_a_site_of((RELEASE, none), **fields)[0].headers["x-holdfast-continuable"]
+    assert led.startswith("exact; ")
+
+
+def test_where_a_grammar_can_not_be_led_thinking_has_no_bound() -> None:
+    fresh = structs.replace(RELEASE, grammar=Hold.FRESH)
+    budget = {"model": "pearl", "max_tokens": 900, "thinking": {"type": "enabled", "budget_tokens": 100}}
+    body = budget | {"messages": [{"role": "user", "content": "Hi"}], "tool_choice": {"type": "any"}}
+    body["tools"] = [{"name": "add", "input_schema": {"type": "object"}}]
+    for kinds, thinking_max in (((RELEASE,), 100), ((fresh,), 0)):
+        says, card = Says("so.</think>Hi"), structs.replace(CARD, kinds=kinds)
+
+        async def story(says: Says, card: ModelCard) -> Answer:
+            async with doorway(says, card=lambda: card) as place, place.client() as client:
+                return await client.ask(body, "/anthropic/v1/messages")
+
+        assert run(story(says, card)).status == 200
+        assert says.asked[0].sampling.grammar
+        assert says.asked[0].thinking_max == thinking_max
+
+
+def _the(card: ModelCard) -> ModelCard:
+    return card
+
+
+def test_who_comes_back_is_told_the_promise_that_was_made() -> None:
+    """Also by a worker that knows other kinds by now."""
+    fair = structs.replace(RELEASE, exactness=Exactness.FAIR)
+
+    async def story() -> list[str]:
+        shelves, said, clock = SimShelves(), [], HandClock()
+        for name, kinds in (("gateway-0.aa", (fair,)), ("gateway-1.bb", (RELEASE,))):
+            card = structs.replace(CARD, kinds=kinds)
+            async with (
+                desk(Goes(), shelves, clock, name, card=partial(_the, card)) as one,
+                one.place.client() as client,
+            ):
+                answer = await client.ask(chat_body(), idempotency_key="k")
+                assert answer.status == 200, answer.error
+                said.append(answer.headers["x-holdfast-continuable"])
+        return said
+
+    assert run(story()) == ["fair; no token is lost or doubled, the rest is a fair sample"] * 2

@@ -67,7 +67,9 @@ def test_a_kind_whose_replicas_are_down_is_remembered_until_all_that_should_run_
     assert lineup.told(replaced, MIXED) == (VLLM, ())
     drained = world(pearl(state=ReplicaState.DRAINING, why="x"), vllm(), roster=before)
     drained = structs.replace(drained, wishes=Wishes(drained={"replica-0": "x"}))
-    assert lineup.told(drained, MIXED) == (VLLM, ()), "nobody waits for one that an operator has taken out"
+    assert lineup.told(drained, MIXED) == (PEARL, (PEARL, VLLM)), "an operator who takes it out brings it back"
+    gone = structs.replace(drained, standings=(pearl(state=ReplicaState.DRAINING, wanted=False), vllm()))
+    assert lineup.told(gone, MIXED) == (VLLM, ())
 
 
 def test_one_that_leaves_keeps_its_digest():

@@ -20,6 +20,7 @@ FOUND = {
     "restart": ("0..2", "I7: after the healing"),
     "epoch": ("0..2", "I4: roster"),
     "truncation": ("0..9", "I2: .* ended with stop"),
+    "kind": ("0..4", "I1: .* differs from the truth"),
 }
 
 

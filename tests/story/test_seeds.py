@@ -25,6 +25,13 @@ def test_no_seed_breaks_an_invariant(first):
     assert "0 violations" in played.stdout
 
 
+@pytest.mark.timeout(300)
+def test_no_seed_breaks_an_invariant_where_engines_of_two_kinds_serve():
+    played = sim("--mixed", "--seeds", "0..99", "--jobs", "2")
+    assert played.returncode == 0, played.stdout + played.stderr
+    assert "0 violations" in played.stdout
+
+
 def test_an_hour_with_its_quiet_breaks_none_either():
     played = sim("--hours", "4")
     assert played.returncode == 0, played.stdout + played.stderr

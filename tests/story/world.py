@@ -9,6 +9,7 @@ from typing import Any
 from holdfast.domain.event import AnswerMoved, Event
 from holdfast.domain.fault import Fault
 from holdfast.domain.ports import Line
+from holdfast.domain.release import Release
 from holdfast.domain.request import Finish, Generation
 from holdfast.domain.roster import Place, Roster
 from holdfast.gateway.follow import Follower
@@ -64,6 +65,7 @@ class World:
         self.watch = Watch(self.lines, patience or Patience(), self.clock, self.events.append)
         self.listed = set(self.replicas)
         self.leaving: dict[str, str] = {}  # replica -> why
+        self.kinds: tuple[Release, ...] = ()  # what the roster lists where there are several
         self.admission = Admission(queue_max=100, queue_wait_s=30)
         self.gate = Gate(
             self.admission,
@@ -83,11 +85,12 @@ class World:
     def _roster(self) -> Roster:
         """What fleet would publish: the living, frozen ones included."""
         return Roster(
+            kinds=self.kinds,
             places=tuple(
                 Place(replica=name, address=name, boot=one.boot, leaving=self.leaving.get(name, ""))
                 for name, one in self.replicas.items()
                 if one.alive and name in self.listed
-            )
+            ),
         )
 
     @asynccontextmanager

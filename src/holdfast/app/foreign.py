@@ -31,7 +31,7 @@ from holdfast.engine.triton import TritonEngine
 from holdfast.host.engine_asking import version_told
 from holdfast.host.engine_process import EngineNotStarted, EngineProcess
 from holdfast.host.engine_start import until_ready
-from holdfast.host.engine_sweep import swept
+from holdfast.host.engine_sweep import make_way
 from holdfast.host.gpus import gpus_here
 from holdfast.policy.engine_end import VITAL, crash_of
 from holdfast.policy.launch import launch
@@ -81,7 +81,7 @@ async def opened(order: Order, clock: Clock, tell: Tell) -> AsyncIterator[Opened
             process, url, key = None, dealt.url, settings.engine.key
         else:
             process = await _started(order, clock, tell)
-            after.push_async_callback(process.leave)
+            after.push_async_callback(_ended, process, tell)
             url, key = process.launch.url, process.launch.key
         engine = adapter(_address(order, dealt.kind, url, key), clock)
         after.push_async_callback(engine.close)
@@ -104,18 +104,25 @@ async def opened(order: Order, clock: Clock, tell: Tell) -> AsyncIterator[Opened
         yield Opened(core=core, words=abilities.words())
 
 
+async def _ended(process: EngineProcess, tell: Tell) -> None:
+    """End the engine. That may take longer than a replica may be silent, so it is told first."""
+    with contextlib.suppress(OSError):
+        tell("ends its engine")
+    await process.leave()
+
+
 async def _started(order: Order, clock: Clock, tell: Tell) -> EngineProcess:
     """A new process of the engine, after what an earlier life has left is gone."""
     before = order.records.read()
     if before is not None:
         tell("ending what an earlier life has left of its engine")
-        if not await swept(before, clock):
-            raise EngineNotStarted(None, "processes of an earlier engine are still there and can't be killed")
+        await make_way(before, clock)
         order.records.remove()
     found = await asyncio.to_thread(_launch, order)
     if isinstance(found, StartFailure):
         raise EngineNotStarted(found.code, found.why)
-    process = EngineProcess(found, order.room, clock, log=AccessFile(order.log), records=order.records)
+    log, whole = AccessFile(order.log), order.settings.engine.log_whole
+    process = EngineProcess(found, order.room, clock, log=log, records=order.records, whole=whole)
     process.start()
     tell("started")
     return process

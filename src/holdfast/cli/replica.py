@@ -1,4 +1,4 @@
-"""holdfast replica: one engine, in this process or behind it, serving gateways over a unix socket or loopback until told to leave."""
+"""holdfast replica: one engine, in this process or behind it, serving gateways over a socket or loopback until told to go."""
 
 import argparse
 import asyncio
@@ -82,7 +82,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "--mishap",
         type=_mishap,
         metavar="KIND:TOKENS",
-        help="refuse, bad, fault:N, forget:N, freeze:N or hang:N, every attempt",
+        help="refuse, bad, fault:N, forget:N, stall:N, freeze:N or hang:N, every attempt",
     )
     add("--levers", type=Path, metavar="PATH", help="obey levers at this unix socket; for drills only")
     add(

@@ -12,6 +12,7 @@ import msgspec
 
 from holdfast.drill.planted import PLANTS
 from holdfast.drill.simulation import HOUR, HOUR_S, SHORT, Report, play
+from holdfast.drill.simulation_plant import Mixed, Plant
 from holdfast.host.clock import MonotonicClock
 
 
@@ -26,6 +27,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="processes that share the seeds")
     parser.add_argument("--log", action="store_true", help="print what went wrong in the world, in its order")
     parser.add_argument("--plant", default="", metavar="NAME", help=f"plant a bug first: {', '.join(PLANTS)}")
+    parser.add_argument("--mixed", action="store_true", help="sites with engines of two kinds on the same weights")
     parser.add_argument("--raw", action="store_true", help=argparse.SUPPRESS)
 
 
@@ -44,10 +46,11 @@ def run(args: argparse.Namespace) -> int:
         last = first + args.hours - 1
     if args.raw:
         for seed in range(first, last + 1):
-            plant = PLANTS[args.plant]() if args.plant else None
+            plant = PLANTS[args.plant]() if args.plant else Mixed() if args.mixed else Plant()
             print(msgspec.json.encode(play(seed, HOUR if hour else SHORT, plant)).decode(), flush=True)
         return 0
-    words = [*(["--hour"] if hour else []), *(["--plant", args.plant] if args.plant else [])]
+    words = [*(["--hour"] if hour else []), *(["--mixed"] if args.mixed else [])]
+    words += ["--plant", args.plant] if args.plant else []
     clock = MonotonicClock()
     began, total, broken = clock.now(), Counter[str](), 0
     for report in _reports((first, last), max(1, args.jobs), words):

@@ -1,4 +1,4 @@
-"""Ten bugs, planted on purpose: each takes one safeguard away, and the simulator has to find it.
+"""Eleven bugs, planted on purpose: each takes one safeguard away, and the simulator has to find it.
 
 A simulator that finds nothing proves nothing until it has been seen to find something. Each plant puts a part into the real
 wiring that lacks exactly what its sentence says.
@@ -13,9 +13,10 @@ from holdfast.domain.event import Event
 from holdfast.domain.fault import EngineLost
 from holdfast.domain.ports import Clock, Shelf
 from holdfast.domain.procedure import Done, Step, Wait
+from holdfast.domain.release import Release
 from holdfast.domain.request import Chunk, Finish, Generation
 from holdfast.domain.roster import Roster
-from holdfast.drill.simulation_plant import Plant
+from holdfast.drill.simulation_plant import Mixed, Plant
 from holdfast.fleet.supervise import Hands, Supervise, Want
 from holdfast.gateway.archive import Archive
 from holdfast.gateway.gate import Gate
@@ -197,7 +198,18 @@ class Truncation(Plant):
     line_of = _EndingLine
 
 
+class _DisguisedLine(SimLine):
+    def describe(self) -> Release | None:
+        return Mixed.kinds[0]
+
+
+class Kind(Mixed):
+    """A replica of another kind passes for one of the first: answers move to it that it goes on with in its own words."""
+
+    line_of = _DisguisedLine
+
+
 PLANTS: dict[str, type[Plant]] = {
     one.__name__.lower(): one
-    for one in (Seam, Fence, Record, Claim, Place, Permit, Leniency, Restart, Epoch, Truncation)
+    for one in (Seam, Fence, Record, Claim, Place, Permit, Leniency, Restart, Epoch, Truncation, Kind)
 }

@@ -8,9 +8,9 @@ import asyncio
 import gc
 from random import Random
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
-from holdfast.domain.request import Generation
+from holdfast.domain.request import Generation, Sampling
 from holdfast.drill.simulation_check import Violated
 from holdfast.drill.simulation_crowd import Client
 from holdfast.drill.simulation_nemesis import Nemesis
@@ -139,6 +139,8 @@ def _client(site: SimSite, random: Random, name: str, story: Story) -> Client:
         seed=random.randrange(1 << 30),
         stop_ids=stops,
     )
+    if site.ground.plant.kinds and asked.seed % 2:
+        asked = structs.replace(asked, sampling=Sampling(temperature=0))
     return Client(
         site,
         Random(random.random()),

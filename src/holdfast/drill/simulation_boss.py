@@ -83,6 +83,7 @@ class Boss:
             gateway_grace_s=s.gateway.drain_s + 5,
             count=self._ground.replicas,
             warm=self._ground.warm,
+            mixed=len(self._ground.plant.kinds) > 1,
         )
 
     def _wants(self) -> list[Want]:

@@ -2,21 +2,25 @@
 
 from collections.abc import Callable
 
+from msgspec import structs
+
 from holdfast.domain.event import Event
 from holdfast.domain.ports import Clock, Shelf
+from holdfast.domain.release import Exactness, Release
 from holdfast.fleet.supervise import Hands, Supervise, Want
 from holdfast.gateway.archive import Archive
 from holdfast.gateway.journal import Journal
 from holdfast.gateway.stack import Wiring
 from holdfast.gateway.watch import Watch
 from holdfast.policy.supervision import Rules
-from holdfast.sim.line import SimLine
+from holdfast.sim.line import RELEASE, SimLine
 from holdfast.sim.shelf import SimShelves
 
 
 class Plant:
-    """The real parts."""
+    """The real parts. `kinds`: the releases of the replicas, in turn; of one kind where there are none."""
 
+    kinds: tuple[Release, ...] = ()
     line_of: type[SimLine] = SimLine
     watch_of: type[Watch] = Watch
 
@@ -37,3 +41,12 @@ class Plant:
     def shelves(self) -> SimShelves:
         """The machine's shelf."""
         return SimShelves()
+
+
+class Mixed(Plant):
+    """A site with engines of two kinds on the same weights: greedy answers may cross, others must end as they began."""
+
+    kinds = (
+        structs.replace(RELEASE, weights="w", greedy_across=True),
+        Release(model="sim", engine="other", digest="01", exactness=Exactness.EXACT, weights="w", greedy_across=True),
+    )

@@ -131,6 +131,8 @@ class SimSite:
             one = process.replica
             one.step_s, one.slots, one.poison = ground.step_s, ground.slots, POISONS
             one.chunk_tokens, one.line_of = 64, ground.plant.line_of
+            if ground.plant.kinds:
+                one.release = ground.plant.kinds[int(one.name.rpartition("-")[2]) % len(ground.plant.kinds)]
             one.way = lambda who: ground.way(who, one.name)
             crash = one.on_death
 

@@ -29,7 +29,7 @@ from holdfast.gateway.service import Service
 from holdfast.gateway.stack import Wiring, stack
 from holdfast.gateway.streams import Streams
 from holdfast.gateway.telling import Teller
-from holdfast.gateway.worker import Parts, patience_of, wire
+from holdfast.gateway.worker import Parts, acquaint, patience_of, wire
 from holdfast.sim.clock import VirtualClock
 from holdfast.sim.lives import Life
 from holdfast.store.board import FileBoard
@@ -94,6 +94,7 @@ class SimWorker:
         self.archive.grace_s = site.settings.journal.grace_s
         self.journal = site.plant.journal(self.shelf, self.archive, f"{self.name}-{self.pid}", self.drowsy, self._emit)
         self.journal.grace_s = site.settings.journal.grace_s
+        acquaint(self.journal, self.wiring.lines)
         self.service: Service = stack(dataclasses.replace(self.wiring, journal=self.journal))
         self.streams = Streams(self.journal, self.archive, self.shelf, self.service, clock)
         moving = self.wiring.moving

@@ -202,9 +202,14 @@ def journalled(settings: Settings, parts: Parts, wiring: Wiring) -> tuple[Archiv
     archive = Archive(parts.shelf, parts.clock, section.grace_s)
     journal = Journal(parts.shelf, archive, parts.owner, parts.clock, parts.emit)
     journal.bytes_max, journal.grace_s = section.bytes_max, section.grace_s
-    journal.release = lambda: release.digest if (release := wiring.lines.release()) else ""
-    journal.kinds, journal.making = wiring.lines.kinds, partial(making, wiring.lines)
+    acquaint(journal, wiring.lines)
     return archive, replace(wiring, journal=journal)
+
+
+def acquaint(journal: Journal, lines: Lines) -> None:
+    """Let a journal know what answers here."""
+    journal.release = lambda: release.digest if (release := lines.release()) else ""
+    journal.kinds, journal.making = lines.kinds, partial(making, lines)
 
 
 def wire(settings: Settings, parts: Parts) -> Wiring:

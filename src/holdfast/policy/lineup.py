@@ -4,7 +4,8 @@ As a rule one: that of the first replica that serves, and a replica of another r
 with the others' answers. Where `[engine] mix` deals out engines of several kinds, replicas of all releases with the same
 weights stand there together, and the roster lists them, so that gateways can keep each answer to its own (policy/mixture.py).
 
-A kind whose replicas are all down is listed until every replica that should run does: answers that were begun on it wait.
+A kind whose replicas are all down, or drained, is listed until every replica of the site serves or stands by: answers that were
+begun on it wait for it.
 """
 
 from collections.abc import Sequence
@@ -14,7 +15,6 @@ from msgspec import structs
 from holdfast.domain.release import Release
 from holdfast.domain.replica import ReplicaState
 from holdfast.domain.roster import Place
-from holdfast.policy.leaving import wanted_replicas
 from holdfast.policy.mixture import together
 from holdfast.policy.standing import UP, Rules, Seen, Standing
 
@@ -27,7 +27,7 @@ def told(seen: Seen, rules: Rules) -> tuple[Release | None, tuple[Release, ...]]
         return release, ()
     up = [one.fact.release for one in group if one.state in UP and one.fact.release is not None]
     here = {one.digest: one for one in reversed(up) if together(one, release)}
-    if any(one.state not in UP or one.fact.release is None for one in wanted_replicas(seen)):
+    if any(one.state not in UP or one.fact.release is None for one in group if one.wanted):
         remembered = (*seen.roster.kinds, *(() if before is None else (before,)))
         here = {one.digest: one for one in remembered if together(one, release)} | here
     if before is not None:

@@ -11,6 +11,7 @@ from holdfast.domain.triton import STREAM, UNARY, PearlPlan
 from holdfast.engine.triton import TritonEngine, TritonSettings
 from holdfast.host.clock import MonotonicClock
 from holdfast.host.triton_install import find_triton, lay_out_backends, own_paths
+from holdfast.host.triton_stubs import stubs_of
 from holdfast.policy.triton_launch import TritonPlan, launch_triton
 from holdfast.policy.triton_repository import PearlServing, pearl_repository
 
@@ -101,25 +102,13 @@ class TritonProcess:
 
     def stub(self) -> int:
         """The pid of the newest process that runs the decoupled model."""
-        found = []
-        for entry in Path("/proc").iterdir():
-            if not entry.name.isdigit():
-                continue
-            try:
-                words = (entry / "cmdline").read_bytes().split(b"\0")
-                state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
-            except OSError:
-                continue
-            here = f"{self.folder}/models/{STREAM}/1/model.py".encode()
-            if state != "Z" and here in words and words[0].endswith(b"triton_python_backend_stub"):
-                found.append(int(entry.name))
+        found = stubs_of(self.popen.pid, STREAM)
         assert found, "no process runs the model"
-        return max(found)
+        return found[-1]
 
     def end(self) -> None:
         """Kill what still runs of its group, and reap it."""
-        stubs = self._group()
-        for pid in stubs:
+        for pid in self._group():
             try:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:

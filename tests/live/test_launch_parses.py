@@ -17,7 +17,7 @@ from holdfast.host.engine_asking import parsed, version_told
 from holdfast.policy.launch import launch
 from holdfast.policy.launch_fit import fewest
 from holdfast.policy.launch_plan import Gpu, LaunchPlan, version_of
-from holdfast.policy.model_facts import facts_of
+from holdfast.policy.model_facts import ModelFile, facts_of
 from published import CONFIGS, SIZES, files_of
 
 ROOT = Path(__file__).parents[2]
@@ -128,3 +128,40 @@ def test_sglang_reads_every_command(tmp_path):
     found = commands(EngineKind.SGLANG, program, "0.5.23", tmp_path)
     assert {name.partition(" ")[0] for name in found} == set(SIZES)
     all_parsed(program, MANY_SGLANG, found, tmp_path)
+
+
+def test_llama_server_words_stand_in_llamacpps_own_table():
+    """The wheel carries llama.cpp's whole table of words, but no program that reads them: each must at least be in it."""
+    program = Path(python_of(EngineKind.LLAMACPP))
+    libraries = sorted(program.parents[1].glob("lib/python3*/site-packages/xllamacpp/*.so"))
+    table = b"".join(one.read_bytes() for one in libraries)
+    model = facts_of({}, [ModelFile("m.gguf", 10**9)])
+    plan = LaunchPlan(
+        kind=EngineKind.LLAMACPP, program="/l/llama-server", folder="/m", served_as="m", facts=model, gpus=(0,)
+    )
+    found = launch(plan)
+    assert isinstance(found, Launch)
+    names = [word for word in found.argv if word.startswith("--")] + [
+        name for name, _ in found.env if name.startswith("LLAMA_")
+    ]
+    assert len(names) > 12
+    assert [name for name in names if b"\0" + name.encode() + b"\0" not in table] == []
+
+
+def test_the_wheels_server_reads_its_words():
+    program = python_of(EngineKind.LLAMACPP)
+    model = facts_of({}, [ModelFile("m.gguf", 10**9)])
+    plan = LaunchPlan(
+        kind=EngineKind.LLAMACPP,
+        program=program,
+        folder="/m",
+        served_as="m",
+        facts=model,
+        package=str(ROOT / "src/holdfast"),
+    )
+    found = launch(plan)
+    assert isinstance(found, Launch)
+    assert parsed(found) == ""
+    assert "unrecognized arguments: --no-such-word" in parsed(
+        structs.replace(found, argv=(*found.argv, "--no-such-word"))
+    )

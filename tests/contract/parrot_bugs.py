@@ -1,241 +1,8 @@
-"""Bugs to be planted in parrot.py, each with the story that must fail, and words of what it then says.
+"""All bugs for parrot.py: of answers, and here those of asking, reading and looking."""
 
-A bug is its adapter's source with some text in the place of other text, so that each shows how little it takes.
-"""
+from parrot_answer_bugs import CONTINUING, ENDINGS
+from planting import CLOSES, DIALS, ENDS, HUNG, OPEN, bug
 
-import importlib.util
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-
-import parrot
-
-from holdfast.domain.ports import ForeignEngine
-
-SOURCE = Path(parrot.__file__).read_text("utf-8")
-HUNG = "it hung"
-BROKEN = "a_broken_answer_is_lost_and_can_be_continued-"
-GOES_ON = "an_answer_goes_on_after_every_token-"
-DIALS = "reader, writer = await self._dial(EngineRefused)\n"
-CLOSES = "            writer.close()\n\n    def _room"
-OPEN = "self._closed = False\n"
-ENDS = "yield Chunk([], FINISHES[said.end])"
-
-
-@dataclass
-class Bug:
-    """`changes` are pairs: what stands in the source once, and what takes its place. `says` is a pattern."""
-
-    name: str
-    story: str
-    says: str
-    changes: tuple[tuple[str, str], ...]
-
-    def planted(self, folder: Path) -> Callable[[int, float], ForeignEngine]:
-        """The adapter with it."""
-        text = SOURCE
-        for right, wrong in self.changes:
-            assert text.count(right) == 1, f"the bug has no place, or several: {right!r}"
-            text = text.replace(right, wrong)
-        path = folder / "parrot_with_a_bug.py"
-        path.write_text(text, "utf-8")
-        spec = importlib.util.spec_from_file_location("parrot_with_a_bug", path)
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        adapter: Callable[[int, float], ForeignEngine] = module.Parrot
-        return adapter
-
-
-def bug(name: str, story: str, says: str, *changes: tuple[str, str]) -> Bug:
-    return Bug(name, story, says, changes)
-
-
-ENDINGS = (
-    bug(
-        "trusts the done mark",
-        BROKEN + "unfinished",
-        "DID NOT RAISE",
-        ('raise EngineLost("the engine is done, and said no finish")', "return Chunk([], Finish.STOP)"),
-        ("first = False\n", "first = False\n                if said.done:\n                    return\n"),
-    ),
-    bug(
-        "swallows the error object",
-        BROKEN + "fault",
-        "DID NOT RAISE",
-        ('raise EngineLost(f"the engine says: {said.error}")', 'return Said(end="stop")'),
-    ),
-    bug(
-        "takes an abort for an end",
-        BROKEN + "aborted",
-        "DID NOT RAISE",
-        ("FINISHES = {", 'FINISHES = {"abort": Finish.STOP, '),
-    ),
-    bug(
-        "takes a cut for an end",
-        BROKEN + "cut",
-        "DID NOT RAISE",
-        ('raise EngineLost("the engine hung up midway")', 'return Said(end="length")'),
-    ),
-    bug("lets errors of sockets out", BROKEN + "reset", "reset by peer", ("except (OSError, ", "except (")),
-    bug(
-        "lets errors of parsers out",
-        BROKEN + "garbage",
-        "malformed",
-        ("except (OSError, ValueError, msgspec.DecodeError)", "except OSError"),
-    ),
-    bug(
-        "skips garbage",
-        BROKEN + "garbage",
-        "hung up midway|DID NOT RAISE",
-        ("said = msgspec.json.decode(text, type=Said)\n", "said = decoded(text)\n"),
-        (
-            "async def hear(",
-            "def decoded(text: bytes) -> Said:\n    try:\n        return msgspec.json.decode(text, type=Said)\n"
-            '    except ValueError:\n        return Said(end="length")\n\n\nasync def hear(',
-        ),
-    ),
-    bug(
-        "waits for ever after a reset",
-        BROKEN + "reset",
-        HUNG,
-        (
-            'raise EngineLost(f"the connection to the engine broke: {error}") from error',
-            "await asyncio.Event().wait()",
-        ),
-    ),
-    bug(
-        "is never the same after a reset",
-        BROKEN + "reset",
-        HUNG,
-        (DIALS, f"await self.lock.acquire()\n        {DIALS}"),
-        (ENDS, f"{ENDS}\n                    self.lock.release()"),
-        (OPEN, OPEN + "        self.lock = asyncio.Lock()\n"),
-    ),
-    bug(
-        "keeps tokens until the end",
-        BROKEN + "fault",
-        "what was made before is lost",
-        (
-            "yield self._chunk(said, generation, first)",
-            "kept = [said.id] if first else [*kept, said.id]\n"
-            "                if len(kept) == room:\n"
-            "                    yield Chunk(kept)",
-        ),
-    ),
-    bug(
-        "says the last token again when it is cut",
-        BROKEN + "cut",
-        "more came than was made",
-        ("said = await hear(reader)\n", "said = await self.heard(reader)\n"),
-        (
-            "    def _room(",
-            "    async def heard(self, reader: asyncio.StreamReader) -> Said:\n"
-            "        try:\n            self.last = await hear(reader)\n"
-            "        except EngineLost as lost:\n"
-            "            if getattr(self, 'lost', None) is None and self.last.id >= 0:\n"
-            "                self.lost = lost\n                return self.last\n            raise\n"
-            "        return self.last\n\n    def _room(",
-        ),
-    ),
-    bug(
-        "says the finish twice",
-        "an_answer_has_max_tokens_ids_and_ends_once",
-        "a chunk came after the finish",
-        (ENDS, f"{ENDS}\n                    {ENDS}"),
-    ),
-    bug("says no finish", "an_answer_has_max_tokens_ids_and_ends_once", "without a finish", (ENDS, "yield Chunk([])")),
-    bug(
-        "calls every end a stop",
-        "an_answer_has_max_tokens_ids_and_ends_once",
-        "max_tokens ended it",
-        ('"length": Finish.LENGTH', '"length": Finish.STOP'),
-    ),
-    bug(
-        "tells the stop id",
-        "a_stop_id_ends_the_answer_and_is_not_part_of_it",
-        "the stop id is among",
-        ("if said.id in generation.stop_ids:", "if not said:"),
-    ),
-    bug(
-        "calls the stop id a length",
-        "a_stop_id_ends_the_answer_and_is_not_part_of_it",
-        "STOP",
-        ('"stop": Finish.STOP', '"stop": Finish.LENGTH'),
-    ),
-)
-CONTINUING = (
-    bug(
-        "doubles the token at the cut",
-        GOES_ON + "greedy",
-        "continued after token 1",
-        ("generation.prompt_ids + generation.delivered_ids", "generation.prompt_ids + generation.delivered_ids[:-1]"),
-    ),
-    bug(
-        "forgets what was delivered",
-        GOES_ON + "greedy",
-        "continued after token 1",
-        ("generation.prompt_ids + generation.delivered_ids", "generation.prompt_ids"),
-    ),
-    bug(
-        "counts from the cut anew",
-        GOES_ON + "sampled",
-        "more tokens came than",
-        ("min(generation.max_tokens - delivered,", "min(generation.max_tokens,"),
-    ),
-    bug(
-        "samples what should be greedy",
-        GOES_ON + "greedy",
-        "continued after token 1",
-        ("greedy=generation.sampling.temperature == 0", "greedy=False"),
-    ),
-    bug(
-        "asks for no tokens",
-        "an_answer_that_was_complete_ends_by_length_and_says_nothing_more",
-        "out of range",
-        ("if room <= 0:", "if room < 0:"),
-    ),
-    bug(
-        "calls a complete answer wrong",
-        "an_answer_that_was_complete_ends_by_length_and_says_nothing_more",
-        "nothing to do",
-        ("yield Chunk([], Finish.LENGTH)\n            return", 'raise BadRequest("there is nothing to do")'),
-    ),
-    bug(
-        "forgets the stop ids",
-        "an_answer_whose_end_alone_was_lost_ends_at_once",
-        "only a stop id was left",
-        ("stop=generation.stop_ids", "stop=()"),
-    ),
-    bug(
-        "forgets that the context ends",
-        "a_context_that_fills_up_ends_the_answer_by_length",
-        "out of range",
-        (
-            "return min(generation.max_tokens - delivered, context - len(prompt) - delivered)",
-            "return generation.max_tokens - delivered",
-        ),
-    ),
-    bug(
-        "calls a full context wrong",
-        "a_context_that_was_filled_elsewhere_is_the_end_and_no_fault",
-        "leave no room",
-        ("if len(prompt) >= context:", "if len(prompt + generation.delivered_ids) >= context:"),
-    ),
-    bug(
-        "ignores the seed",
-        "the_same_seed_is_the_same_sample_and_another_is_another",
-        "another seed gave the same",
-        ("seed=derived_seed(generation.seed, len(generation.delivered_ids))", "seed=0"),
-    ),
-    bug(
-        "draws a seed of its own",
-        "the_same_seed_is_the_same_sample_and_another_is_another",
-        "the same seed gave other",
-        ("seed=derived_seed(generation.seed, len(generation.delivered_ids))", "seed=id(object()) + id(reader)"),
-    ),
-)
 REFUSING = (
     bug(
         "takes a refusal for a loss",
@@ -289,6 +56,30 @@ READING = (
         (CLOSES, CLOSES.replace("writer.close()", "self.kept = [*getattr(self, 'kept', ()), writer]")),
     ),
     bug(
+        "forgets to abort what has not begun",
+        "a_hang_up_before_the_first_token_frees_the_engine",
+        "made to its end all the same",
+        (CLOSES, CLOSES.replace("writer.close()", "self.kept.append(writer) if first else writer.close()")),
+        (OPEN, OPEN + "        self.kept: list[object] = []\n"),
+        (
+            "        reader, writer = await self._dial(EngineRefused)\n",
+            "        first = True\n        reader, writer = await self._dial(EngineRefused)\n",
+        ),
+    ),
+    bug(
+        "ends all answers with one",
+        "a_fault_of_one_answer_is_not_its_neighbours",
+        "hung up midway|broke|LENGTH",
+        (DIALS, f"{DIALS}        self.kept.append(writer)\n"),
+        (
+            "said = await hear(reader)\n",
+            "try:\n                    said = await hear(reader)\n                except EngineLost:\n"
+            "                    for other in self.kept:\n                        other.close()\n"
+            "                    raise\n",
+        ),
+        (OPEN, OPEN + "        self.kept: list[asyncio.StreamWriter] = []\n"),
+    ),
+    bug(
         "aborts when the answer is over",
         "a_hang_up_frees_the_engine",
         "made to its end all the same",
@@ -320,8 +111,14 @@ READING = (
     bug(
         "has no patience",
         "a_slow_first_token_is_waited_for_and_nothing_is_lost",
-        "it stalls, and the answer ended",
-        ("said = await hear(reader)", "said = await asyncio.wait_for(hear(reader), 0.005)"),
+        "too slow|and the answer ended",
+        ("said = await hear(reader)\n", "said = await self.heard(reader)\n"),
+        (
+            "    def _room(",
+            "    async def heard(self, reader: asyncio.StreamReader) -> Said:\n        try:\n"
+            "            return await asyncio.wait_for(hear(reader), 0.005)\n        except TimeoutError:\n"
+            "            raise EngineLost('it was too slow') from None\n\n    def _room(",
+        ),
     ),
     bug(
         "drops what a slow reader missed",
@@ -346,12 +143,13 @@ READING = (
     ),
     bug(
         "tells cached tokens again and again",
-        "cached_prompt_tokens_are_told_once_with_the_first_ids",
+        "cached_prompt_tokens_are_told_once_with_the_first_ids_or_at_the_end",
         "told more than once",
         ("said.cached if first else 0", "said.cached"),
     ),
 )
 LOOKING = (
+    bug("is never ready", "a_probe_tells_the_load", "is called not ready", ("ready=True", "ready=False")),
     bug(
         "counts its looks as steps",
         "a_frozen_engine_shows_no_step_however_green_its_health",
@@ -378,13 +176,13 @@ LOOKING = (
         "calls a silent door busy",
         "a_silent_door_is_told_by_the_probe_and_readers_can_give_up",
         "DID NOT RAISE",
-        ('raise EngineLost(f"the engine said nothing in {self._look_s:g} s") from None', "return Said()"),
+        ('raise EngineLost(f"the engine said nothing in {self.look_s:g} s") from None', "return Said()"),
     ),
     bug(
         "waits for a silent door",
         "a_silent_door_is_told_by_the_probe_and_readers_can_give_up",
         HUNG,
-        ("async with asyncio.timeout(self._look_s):", "async with asyncio.timeout(None):"),
+        ("async with asyncio.timeout(self.look_s):", "async with asyncio.timeout(None):"),
     ),
     bug(
         "is ready whatever happens",
@@ -429,7 +227,7 @@ LOOKING = (
         "describes another release each time",
         "its_release_is_the_same_whenever_it_is_learnt",
         "told to be another",
-        ('digest = f"parrot {who.version} {who.model}"', 'digest = f"parrot {id(who)}"'),
+        ('f"parrot {who.version} {who.model}"', 'f"parrot {id(who)}"'),
     ),
 )
 BUGS = (*ENDINGS, *CONTINUING, *REFUSING, *READING, *LOOKING)

@@ -17,7 +17,7 @@ from holdfast.domain.address import UnixAddress
 from holdfast.domain.engine import Ability
 from holdfast.domain.ports import Line
 from holdfast.domain.release import Exactness
-from holdfast.engine.embedded import dial
+from holdfast.engine.embedded import EmbeddedEngine, dial
 from holdfast.host.clock import MonotonicClock
 from holdfast.pearl.listen import claim
 from holdfast.pearl.server import ReplicaServer, ServerOptions
@@ -40,7 +40,13 @@ __all__ = [
 
 SLOTS, QUEUE, CONTEXT = 4, 2, 512
 CLOCK = MonotonicClock()
-MISHAPS = {Contract.REFUSED: "refuse", Contract.REJECTED: "bad", Contract.FAULT: "fault", Contract.UNFINISHED: "forget"}
+MISHAPS = {
+    Contract.REFUSED: "refuse",
+    Contract.REJECTED: "bad",
+    Contract.FAULT: "fault",
+    Contract.UNFINISHED: "forget",
+    Contract.STALLED: "stall",
+}
 
 
 @dataclass
@@ -90,7 +96,7 @@ class ScriptedStage(Stage):
     vocab_size, context, slots, queue = SCRIPT.vocab_size, CONTEXT, SLOTS, QUEUE
     exactness = Exactness.EXACT
     abilities = frozenset((*Stage.abilities, Ability.SEED, Ability.LOGPROBS, Ability.COUNTERS))
-    mishaps = frozenset((*MISHAPS, Contract.STALLED, Contract.FROZEN, Contract.GONE))
+    mishaps = frozenset((*MISHAPS, Contract.FROZEN, Contract.GONE))
 
     def __init__(self, folder: Path, runner: Callable[[Coroutine[Any, Any, None]], None]) -> None:
         self._folder, self._runner = folder, runner
@@ -122,11 +128,10 @@ class ScriptedLine:
         elif mishap is Contract.FROZEN:
             self.replica.core.frozen = True
         else:
-            kind = "freeze" if mishap is Contract.STALLED else MISHAPS[mishap]
-            self.replica.core.befall(Mishap(kind, after_tokens))
+            self.replica.core.befall(Mishap(MISHAPS[mishap], after_tokens))
 
     async def relent(self) -> None:
-        self.replica.core.frozen = False
+        self.replica.core.relent()
 
     async def working(self) -> int:
         load = self.replica.core.load()
@@ -143,12 +148,20 @@ class ScriptedLine:
 class ProcessScene(PlainScene):
     """A LineScene over a replica process."""
 
-    engine: Line
+    engine: EmbeddedEngine
     process: ReplicaProcess
     address: str
 
     async def befall(self, mishap: Contract, after_tokens: int = 0) -> None:
-        self.process.send(signal.SIGKILL)
+        if mishap is Contract.GONE:
+            self.process.send(signal.SIGKILL)
+        else:
+            self.engine._probe_timeout_s = 0.1
+            self.process.popen.send_signal(signal.SIGSTOP)
+
+    async def relent(self) -> None:
+        self.engine._probe_timeout_s = 5.0
+        self.process.popen.send_signal(signal.SIGCONT)
 
     async def another(self) -> Line:
         return await dial(self.address, CLOCK, 5.0)
@@ -163,7 +176,7 @@ class PearlStage(Stage):
     vocab_size, context, slots, queue = VOCAB, CONTEXT, SLOTS, QUEUE
     exactness = Exactness.EXACT
     abilities = ScriptedStage.abilities
-    mishaps = frozenset((Contract.GONE,))
+    mishaps = frozenset((Contract.GONE, Contract.SILENT))
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

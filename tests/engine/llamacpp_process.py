@@ -27,6 +27,11 @@ class LlamaCppProcess:
     def send(self, number: signal.Signals) -> None:
         self.popen.send_signal(number)
 
+    def stop(self) -> None:
+        """SIGSTOP, and wait until no thread of it runs any more."""
+        self.send(signal.SIGSTOP)
+        os.waitid(os.P_PID, self.popen.pid, os.WSTOPPED)
+
     def end(self) -> None:
         """Kill it if it still runs, and reap it."""
         if self.popen.poll() is None:

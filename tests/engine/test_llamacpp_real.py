@@ -1,81 +1,25 @@
 """The contract, and token for token the embedded engine's answers, before a real llama.cpp server with the shipped model."""
 
 import asyncio
-import signal
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+import msgspec
 import pytest
-from llamacpp_process import ABSENT, PYTHON, SHIPPED, LlamaCppProcess
+from llamacpp_process import ABSENT, PYTHON, SHIPPED
+from llamacpp_stage import SPELLING, OpenAiRealStage, RealStage
+from msgspec import structs
 
-from holdfast.domain.engine import Ability
-from holdfast.domain.release import Exactness
-from holdfast.engine.http import HttpDoor
+from holdfast.domain.ports import Work
+from holdfast.domain.request import Finish, Generation, Sampling
 from holdfast.engine.llamacpp import LlamaCppEngine
-from holdfast.engine.serving import Serving
-from holdfast.engine.spelling import Spelling
-from holdfast.host.clock import MonotonicClock
 from holdfast.pearl.gguf import write_gguf
-from holdfast.testing.engine_contract import ForeignContract, Mishap, PlainScene, Stage
+from holdfast.pearl.open import CoreOptions, OpenCore, open_core
+from holdfast.testing.engine_contract import ForeignContract, ForeignScene, listen_to
 
 pytestmark = pytest.mark.skipif(not PYTHON.exists(), reason=ABSENT)
 
-CONTEXT, SLOTS, VOCAB = 512, 4, 1280
-CLOCK = MonotonicClock()
-SERVING = Serving(model="pearl", digest="d" * 64, answer_s=1.0)
-
-
-@dataclass
-class RealScene(PlainScene):
-    """A server that can be stopped, and killed."""
-
-    engine: LlamaCppEngine
-    process: LlamaCppProcess
-
-    async def befall(self, mishap: Mishap, after_tokens: int = 0) -> None:
-        self.process.send(signal.SIGSTOP if mishap is Mishap.SILENT else signal.SIGKILL)
-
-    async def relent(self) -> None:
-        self.process.send(signal.SIGCONT)
-
-
-class RealStage(Stage):
-    """One server for all stories; another one after it was killed."""
-
-    vocab_size, context, slots = VOCAB, CONTEXT, SLOTS
-    exactness = Exactness.GREEDY
-    abilities = frozenset((*Stage.abilities, Ability.SEED, Ability.GRAMMAR, Ability.LOGPROBS, Ability.COUNTERS))
-    mishaps = frozenset((Mishap.SILENT, Mishap.GONE))
-
-    def __init__(self, model: Path) -> None:
-        self._model = model
-        self._spelling = Spelling(SHIPPED)
-        self._process: LlamaCppProcess | None = None
-
-    def play(self, story: Callable[[Any], Awaitable[None]]) -> None:
-        asyncio.run(self._played(story))
-
-    async def _played(self, story: Callable[[Any], Awaitable[None]]) -> None:
-        process = self._running()
-        engine = LlamaCppEngine(HttpDoor(process.url, CLOCK), SERVING, self._spelling)
-        try:
-            await engine.learn()
-            await story(RealScene(engine, process))
-        finally:
-            await engine.close()
-
-    def _running(self) -> LlamaCppProcess:
-        if self._process is None or self._process.popen.poll() is not None:
-            self.end()
-            options = f"--slots {SLOTS} --context {CONTEXT} --exact".split()
-            self._process = LlamaCppProcess(self._model, *options)
-        return self._process
-
-    def end(self) -> None:
-        if self._process is not None:
-            self._process.end()
+TOKENS = 24
 
 
 @pytest.fixture(scope="module")
@@ -92,5 +36,132 @@ def stage(model: Path) -> Iterator[RealStage]:
     opened.end()
 
 
+@pytest.fixture(scope="module")
+def openai_stage(model: Path) -> Iterator[RealStage]:
+    opened = OpenAiRealStage(model)
+    yield opened
+    opened.end()
+
+
 class TestLlamaCpp(ForeignContract):
-    """Before the real server."""
+    """Its own dialect."""
+
+
+class TestOpenAi(ForeignContract):
+    """Its OpenAI-compatible route, as any other server's."""
+
+    @pytest.fixture
+    def stage(self, openai_stage: RealStage) -> RealStage:
+        return openai_stage
+
+
+@pytest.fixture(scope="module")
+def core() -> OpenCore:
+    return open_core(SHIPPED, CoreOptions(slots=8, context_tokens_max=512))
+
+
+def embedded(core: OpenCore, asked: list[Generation]) -> list[list[int]]:
+    """The embedded engine's answers."""
+    said: list[list[int]] = [[] for _ in asked]
+    for ticket, one in enumerate(asked):
+        core.submit(
+            ticket,
+            Work(
+                prompt_ids=one.prompt_ids,
+                delivered_ids=one.delivered_ids,
+                sampling=one.sampling,
+                max_tokens=one.max_tokens,
+                seed=one.seed,
+                stop_ids=one.stop_ids,
+            ),
+        )
+    running = len(asked)
+    while running:
+        for produced in core.step():
+            said[produced.ticket] += produced.ids
+            running -= produced.finish is not None
+    return said
+
+
+def questions() -> list[Generation]:
+    """The shipped model's 48 reference prompts, greedy."""
+    lines = (SHIPPED / "reference.jsonl").read_bytes().splitlines()
+    prompts = [msgspec.json.decode(line)["prompt_ids"] for line in lines]
+    greedy = Sampling(temperature=0.0)
+    return [
+        Generation(id=str(n), prompt_ids=prompt, sampling=greedy, max_tokens=TOKENS, stop_ids=(1,))
+        for n, prompt in enumerate(prompts)
+    ]
+
+
+Told = Callable[[LlamaCppEngine], Awaitable[None]]
+
+
+def told(stage: RealStage, story: Told) -> None:
+    async def play(scene: ForeignScene) -> None:
+        assert isinstance(scene.engine, LlamaCppEngine)
+        await story(scene.engine)
+
+    stage.play(play)
+
+
+def test_greedy_answers_are_the_embedded_engines_token_for_token(stage: RealStage, core: OpenCore) -> None:
+    asked = questions()
+    expected = embedded(core, asked)
+
+    async def story(engine: LlamaCppEngine) -> None:
+        heard = await asyncio.gather(*(listen_to(engine, one) for one in asked))
+        assert [one.ids for one in heard] == expected
+        assert {one.finish for one in heard} <= {Finish.STOP, Finish.LENGTH}
+
+    told(stage, story)
+
+
+def test_the_embedded_engines_answers_are_carried_on_after_any_token(stage: RealStage, core: OpenCore) -> None:
+    asked = questions()
+    expected = embedded(core, asked)
+
+    async def story(engine: LlamaCppEngine) -> None:
+        for one, whole in zip(asked, expected, strict=True):
+            for cut in range(1, len(whole), 3):
+                heard = await listen_to(engine, structs.replace(one, delivered_ids=whole[:cut]))
+                assert heard.ids == whole[cut:], f"prompt {one.id}, cut after {cut}"
+
+    told(stage, story)
+
+
+def test_ids_that_its_streams_leave_out_are_told_all_the_same(stage: RealStage) -> None:
+    """A character of three bytes, as three tokens: the first two are in no event."""
+    euro = SPELLING.spell("€".encode())
+    assert len(euro) == 3
+    asked = questions()[0]
+
+    async def story(engine: LlamaCppEngine) -> None:
+        for spelling in (SPELLING, None):
+            engine._spelling = spelling
+            for logprobs in (-1, 1):
+                line = " ".join(f"<[{id}]>" for id in [80, *euro, 81])
+                sampling = Sampling(temperature=0.0, logprobs=logprobs, grammar=f"start: {line}")
+                if spelling is None or logprobs >= 0:
+                    sampling = structs.replace(sampling, grammar="", logit_bias=((euro[0], 100.0),))
+                heard = await listen_to(engine, structs.replace(asked, sampling=sampling, max_tokens=5))
+                assert heard.ids == ([80, *euro, 81] if sampling.grammar else [euro[0]] * 5)
+
+    told(stage, story)
+
+
+@pytest.mark.parametrize("penalties", [(0.0, 0.7), (0.6, 0.3)], ids=str)
+def test_penalties_leave_the_prompt_alone_as_pearls_do(
+    stage: RealStage, core: OpenCore, penalties: tuple[float, float]
+) -> None:
+    presence, frequency = penalties
+    sampling = Sampling(temperature=0.0, presence_penalty=presence, frequency_penalty=frequency)
+    asked = [structs.replace(one, sampling=sampling) for one in questions()[::3]]
+    assert embedded(core, questions()[::3]) != embedded(core, asked), "these penalties change nothing"
+    expected = embedded(core, asked)
+
+    async def story(engine: LlamaCppEngine) -> None:
+        heard = await asyncio.gather(*(listen_to(engine, one) for one in asked))
+        assert [one.ids for one in heard] == expected
+
+    told(stage, story)

@@ -12,8 +12,14 @@ from house.source import PACKAGE, Source, imported_names
 PURE = """abc base64 bisect collections contextlib dataclasses difflib enum fractions functools hashlib heapq hmac itertools
 json math msgspec operator re statistics string struct textwrap tomllib types typing unicodedata zlib"""
 PURE_MODULES = frozenset(PURE.split())
-ENTRANCES = (f"{PACKAGE}.cli", f"{PACKAGE}.__main__", f"{PACKAGE}.testing.engine_contract")
+ENTRANCES = (
+    f"{PACKAGE}.cli",
+    f"{PACKAGE}.__main__",
+    f"{PACKAGE}.pearl.triton_model",
+    f"{PACKAGE}.testing.engine_contract",
+)
 DISTRIBUTIONS = {
+    "google": "protobuf",
     "grpc_health": "grpcio-health-checking",
     "grpc": "grpcio",
     "jinja2": "jinja2",

@@ -50,12 +50,17 @@ def launch(code: str, **more: object) -> Launch:
 class Kept:
     """One engine, its lines as they come, and where it writes."""
 
-    def __init__(self, folder: Path, wanted: Launch) -> None:
+    def __init__(self, folder: Path, wanted: Launch, whole: bool = False) -> None:
         self.folder, self.lines = folder, asyncio.Queue[str]()
         self.records = EngineRecordFile.of(folder / "replica-0.json")
         self.clock = MonotonicClock()
         self.process = EngineProcess(
-            wanted, folder / "engine", self.clock, log=AccessFile(folder / "engine.log"), records=self.records
+            wanted,
+            folder / "engine",
+            self.clock,
+            log=AccessFile(folder / "engine.log"),
+            records=self.records,
+            whole=whole,
         )
         self.process.on_line = self.lines.put_nowait
 
@@ -71,9 +76,11 @@ class Kept:
 
 
 @asynccontextmanager
-async def kept(folder: Path, code: str = POLITE, leave: Leave | None = None, **more: object) -> AsyncIterator[Kept]:
+async def kept(
+    folder: Path, code: str = POLITE, leave: Leave | None = None, whole: bool = False, **more: object
+) -> AsyncIterator[Kept]:
     """Start it; whatever the test does, nothing of it is left."""
-    one = Kept(folder, launch(code, leave=leave or Leave(grace_s=PATIENCE_S), **more))
+    one = Kept(folder, launch(code, leave=leave or Leave(grace_s=PATIENCE_S), **more), whole)
     one.process.start()
     try:
         yield one

@@ -15,7 +15,7 @@ from holdfast.host import sessions
 from holdfast.host.clock import MonotonicClock
 from holdfast.host.engine_log import LINE_CHARS_MAX, LINES_KEPT
 from holdfast.host.engine_process import EngineNotStarted
-from holdfast.host.engine_sweep import sweep, swept
+from holdfast.host.engine_sweep import make_way, sweep
 
 
 def freeze_now(pid: int) -> None:
@@ -79,6 +79,31 @@ def test_a_flood_of_errors_does_not_fill_our_own_log(tmp_path, caplog):
 
     asyncio.run(story())
     assert 20 <= len([one for one in caplog.records if one.name == "holdfast.engine"]) <= 100
+
+
+@pytest.mark.parametrize("whole", [False, True], ids=["discreet", "whole"])
+def test_once_it_serves_its_logs_quote_nobody_unless_that_is_wanted(tmp_path, caplog, whole):
+    code = (
+        HEAD
+        + """
+signal.signal(signal.SIGUSR1, lambda *_: (say('ERROR: ValueError: their secret'), say('their secret'), sys.exit(1)))
+say('ERROR: no weights for me')
+"""
+    )
+
+    async def story():
+        async with kept(tmp_path, code + WAIT, whole=whole) as one:
+            await one.said("ERROR")
+            one.process.serves()
+            os.kill(one.process.pid, signal.SIGUSR1)
+            await one.process.ended.wait()
+            assert one.process.lines()[-1] == "their secret"
+
+    asyncio.run(story())
+    log = (tmp_path / "engine.log").read_text()
+    assert log.startswith("ERROR: no weights for me\nERROR: ValueError")
+    assert ("secret" in log) is ("secret" in caplog.text) is whole
+    assert "vllm: ERROR: ValueError" in caplog.text
 
 
 def test_it_is_asked_to_leave_by_the_signal_of_its_own_way(tmp_path):
@@ -180,9 +205,18 @@ def test_what_the_guard_could_not_end_is_swept_and_strangers_are_spared(tmp_path
         assert sweep(structs.replace(stranger, pid=keeper.pids[3])) == [], "the same pid, and another start time"
         assert sweep(structs.replace(record, machine="b")) == [], "numbers of another boot of the machine mean nothing"
 
-        assert asyncio.run(swept(record, MonotonicClock()))
+        asyncio.run(make_way(record, MonotonicClock()))
         assert all_gone(keeper.fds, 0, close=False)
         assert sweep(record) == []
+
+
+def test_one_witness_is_enough_to_end_a_session_with_those_who_came_to_it_later(tmp_path):
+    with Keeper(tmp_path) as keeper:
+        record = keeper.records.read()
+        main, core, worker, loner = keeper.pids
+        known = structs.replace(record, token="another", start_ticks=1, members=((core, dict(record.members)[core]),))
+        assert sorted(sweep(known)) == sorted([main, core, worker, loner])
+        assert all_gone(keeper.fds, close=False)
 
 
 def test_a_start_of_which_only_the_token_was_written_down_is_swept_with_all_that_descends_from_it(tmp_path):
@@ -193,3 +227,17 @@ def test_a_start_of_which_only_the_token_was_written_down_is_swept_with_all_that
         born = EngineRecord(kind="vllm", token=record.token, machine=record.machine)
         assert sorted(sweep(born)) == sorted(keeper.pids)
         assert all_gone(keeper.fds, close=False)
+
+
+def test_what_does_not_end_is_told_with_its_pids(tmp_path):
+    with Keeper(tmp_path) as keeper:
+        record = keeper.records.read()
+        words = ", ".join(map(str, sorted(keeper.pids)))
+        with pytest.raises(EngineNotStarted) as told:
+            asyncio.run(make_way(record, MonotonicClock(), within_s=-1))
+        assert told.value.why == (
+            f"what is left of this replica's former engine does not end (vllm, pid {words}): look at the GPU's driver"
+        )
+        assert all_gone(keeper.fds, close=False)
+        asyncio.run(make_way(record, MonotonicClock()))
+        asyncio.run(make_way(None, MonotonicClock()))

@@ -12,6 +12,7 @@ from engine_programs import FAMILY, HEAD, WAIT, all_gone, kept, pidfds
 from holdfast.domain.engine import Progress, StartFailure
 from holdfast.domain.fault import EngineLost, EngineRefused
 from holdfast.domain.replica import StartFault
+from holdfast.host.clock import MonotonicClock
 from holdfast.host.engine_log import level_of
 from holdfast.host.engine_process import EngineNotStarted
 from holdfast.host.engine_start import until_ready
@@ -80,7 +81,7 @@ def refused(folder: Path, code: str, **more: object) -> EngineNotStarted:
 
 def test_its_progress_is_told_until_its_door_is_open(tmp_path):
     told = start(tmp_path, HEAD + LOADS + OPENS + WAIT)
-    assert told == [f"weights loaded {number}/3 shards" for number in (1, 2, 3)]
+    assert told == ["started", *(f"weights loaded {number}/3 shards" for number in (1, 2, 3))]
 
 
 def test_of_several_failures_the_first_is_the_cause(tmp_path):
@@ -106,7 +107,7 @@ def test_one_that_is_never_ready_is_ended_when_its_time_is_up(tmp_path):
     found = refused(tmp_path, HEAD + "say('thinking')" + WAIT, start_s=0.6)
     assert found.code is None
     assert re.fullmatch(
-        r"the engine is not ready after \d s \(it told of no progress\); it said last: thinking. "
+        r"the engine is not ready after \d s \(started, for \d s\); it said last: thinking. "
         r"For more time: \[engine\] start_s",
         found.why,
     )
@@ -118,11 +119,44 @@ def test_one_that_shows_progress_is_given_more_than_its_time_and_not_for_ever(tm
         + "import time\nfor number in range(10**6): say(f'shards: {number}/1000000'); signal.sigtimedwait([], 0.05)"
     )
     found = refused(tmp_path, code, start_s=1.0)
-    assert re.match(r"the engine is not ready after 2 s \(weights loaded \d+/1000000 shards\)", found.why)
+    told = re.match(r"the engine is not ready after (\d+) s \(weights loaded \d+/1000000 shards, for 0 s\)", found.why)
+    assert int(told[1]) >= 2
+
+
+class Hurried:
+    """A clock by which a second lasts 10 ms."""
+
+    def __init__(self) -> None:
+        self._real = MonotonicClock()
+
+    def now(self) -> float:
+        return self._real.now() * 100
+
+    async def sleep(self, seconds: float) -> None:
+        await self._real.sleep(seconds / 100)
+
+
+def test_a_stage_that_lasts_is_told_with_its_age(tmp_path):
+    async def story():
+        told: asyncio.Queue[Progress] = asyncio.Queue()
+        async with kept(tmp_path, HEAD + "say('shards: 1/2')" + WAIT, start_s=3600.0) as one:
+            waiting = asyncio.create_task(
+                until_ready(one.process, Door(tmp_path).open, read, told.put_nowait, Hurried())
+            )
+            stages = [(await asyncio.wait_for(told.get(), 60)) for _ in range(4)]
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
+        assert [one.stage for one in stages[:2]] == ["started", "weights loaded 1/2 shards"]
+        ages = [int(re.fullmatch(r"weights loaded 1/2 shards, for (\d+) s", one.stage)[1]) for one in stages[2:]]
+        assert ages[0] >= 30
+        assert ages[1] >= ages[0] + 30
+        assert [one.share for one in stages] == [-1, 0.5, 0.5, 0.5]
+
+    asyncio.run(story())
 
 
 def test_a_failure_that_was_read_wrongly_does_not_keep_an_engine_from_serving(tmp_path):
-    assert start(tmp_path, HEAD + "say('WARNING: not out of memory yet')\n" + OPENS + WAIT) == []
+    assert start(tmp_path, HEAD + "say('WARNING: not out of memory yet')\n" + OPENS + WAIT) == ["started"]
 
 
 def test_who_gives_up_leaves_nothing_of_it(tmp_path):

@@ -7,8 +7,11 @@ import pytest
 from engine_programs import Keeper, all_gone
 from site_up import Site, alive
 
+from holdfast.app.children import rules_of
 from holdfast.cli.start_faults import AGAIN, start_fault
 from holdfast.domain.replica import ReplicaState, StartFault
+from holdfast.domain.settings import ReplicaSettings, Settings
+from holdfast.domain.settings_engine import EngineSettings
 from holdfast.domain.site import ProcessView, Role, SiteView
 from holdfast.host.engine_process import EngineNotStarted
 from holdfast.store import snapshot
@@ -78,3 +81,16 @@ def test_an_engine_lives_as_long_as_its_replica_whatever_happens_to_the_supervis
         assert all(alive(pid) for pid in keeper.pids)
         one.kill("replica-0")
         assert all_gone(keeper.fds, close=False)
+
+
+@pytest.mark.parametrize(
+    ("replica", "engine", "grace_s"),
+    [
+        (ReplicaSettings(engine="embedded", drain_s=2.0), EngineSettings(), 3.0),
+        (ReplicaSettings(engine="vllm", drain_s=2.0), EngineSettings(), 28.0),
+        (ReplicaSettings(engine="embedded", drain_s=2.0), EngineSettings(mix=("sglang=/opt/sglang/bin/python",)), 28.0),
+    ],
+    ids=["embedded", "vllm", "mixed"],
+)
+def test_a_replica_is_given_time_for_its_engine_to_leave_in_its_own_way(replica, engine, grace_s):
+    assert rules_of(Settings(replica=replica, engine=engine)).replica_grace_s == grace_s

@@ -134,6 +134,18 @@ def test_a_start_that_comes_further_may_take_long():
     assert judging.kill(world(earlier), RULES, NOW) is None, "the stage of an earlier life"
 
 
+def test_one_that_ends_its_engine_can_not_be_heard_and_has_its_grace_for_it():
+    leaving = serving(heard_at=None, state=DRAINING, since=NOW - 20, told_at=NOW - 20, stage="ends its engine", boot="")
+    assert judging.kill(world(leaving), RULES, NOW) is None
+    assert judging.kill(world(changed(leaving, stage="")), RULES, NOW) is not None, "silence, without that word"
+    late = changed(leaving, since=NOW - 36)
+    assert judging.kill(world(late), RULES, NOW) == Kill(
+        name="replica-0", why="kill replica-0 (pid 7): it should have left 6 s ago"
+    )
+    serves = changed(leaving, state=ReplicaState.SUSPECT)
+    assert judging.kill(world(serves), RULES, NOW) is not None, "nobody is spared who has not to leave"
+
+
 def test_the_condemned_are_quarantined_once_they_are_down_until_they_are_let_off():
     one = down()
     wishes = Wishes(condemned={"replica-0": "two canaries came back wrong"})

@@ -220,7 +220,7 @@ def test_a_replica_that_computes_wrongly_is_condemned_and_the_evidence_kept() ->
         assert first.expected == world.agreed[0].ids
         assert len(first.got) == len(first.expected)
         assert first.got != first.expected
-        assert (first.replica, first.kind, first.release, len(world.exhibits)) == ("replica-0", "wrong", "00", 2)
+        assert (first.replica, first.kind, first.release, len(world.exhibits)) == ("replica-0", "wrong", "0" * 64, 2)
         assert [place.replica for place in world.roster.places] == ["replica-1"]
 
     tell(story)

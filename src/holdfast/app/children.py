@@ -139,13 +139,18 @@ def _any_foreign(settings: Settings) -> bool:
     )
 
 
+def leave_s(settings: Settings) -> float:
+    """How long a replica that was told to leave may take, in seconds: its answers, then its engine if that is foreign."""
+    return settings.replica.drain_s + 1 + (ENGINE_LEAVE_S if _any_foreign(settings) else 0.0)
+
+
 def rules_of(settings: Settings) -> Rules:
     """What supervision goes by."""
     return Rules(
         restart=settings.restart,
         silent_s=settings.probe.silent_s,
         worker_silent_s=settings.probe.worker_silent_s,
-        replica_grace_s=settings.replica.drain_s + 1 + ENGINE_LEAVE_S * _any_foreign(settings),
+        replica_grace_s=leave_s(settings),
         gateway_grace_s=settings.gateway.drain_s + GATEWAY_GRACE_S,
         count=settings.replica.count,
         warm=settings.scaling.warm,

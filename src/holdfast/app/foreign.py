@@ -22,7 +22,7 @@ from holdfast.app.launching import Place, planned, vocab_size_in
 from holdfast.domain.engine import Abilities, Ability, EngineKind, Launch, Progress, StartFailure
 from holdfast.domain.fault import EngineLost, EngineRefused
 from holdfast.domain.ports import Clock, ForeignEngine
-from holdfast.domain.release import Exactness, Hold, Release
+from holdfast.domain.release import Exactness, Release
 from holdfast.domain.settings import Settings
 from holdfast.domain.settings_engine import deal
 from holdfast.engine.foreign import ForeignCore, Limits
@@ -31,9 +31,10 @@ from holdfast.engine.triton import TritonEngine
 from holdfast.host.engine_asking import version_told
 from holdfast.host.engine_process import EngineNotStarted, EngineProcess
 from holdfast.host.engine_start import until_ready
-from holdfast.host.engine_sweep import swept
+from holdfast.host.engine_sweep import make_way
 from holdfast.host.gpus import gpus_here
 from holdfast.policy.engine_end import VITAL, crash_of
+from holdfast.policy.foreign_release import completed
 from holdfast.policy.launch import launch
 from holdfast.policy.start_log import read_line
 from holdfast.store.access import AccessFile
@@ -81,7 +82,7 @@ async def opened(order: Order, clock: Clock, tell: Tell) -> AsyncIterator[Opened
             process, url, key = None, dealt.url, settings.engine.key
         else:
             process = await _started(order, clock, tell)
-            after.push_async_callback(process.leave)
+            after.push_async_callback(_ended, process, tell)
             url, key = process.launch.url, process.launch.key
         engine = adapter(_address(order, dealt.kind, url, key), clock)
         after.push_async_callback(engine.close)
@@ -104,18 +105,25 @@ async def opened(order: Order, clock: Clock, tell: Tell) -> AsyncIterator[Opened
         yield Opened(core=core, words=abilities.words())
 
 
+async def _ended(process: EngineProcess, tell: Tell) -> None:
+    """End the engine. That may take longer than a replica may be silent, so it is told first."""
+    with contextlib.suppress(OSError):
+        tell("ends its engine")
+    await process.leave()
+
+
 async def _started(order: Order, clock: Clock, tell: Tell) -> EngineProcess:
     """A new process of the engine, after what an earlier life has left is gone."""
     before = order.records.read()
     if before is not None:
         tell("ending what an earlier life has left of its engine")
-        if not await swept(before, clock):
-            raise EngineNotStarted(None, "processes of an earlier engine are still there and can't be killed")
+        await make_way(before, clock)
         order.records.remove()
     found = await asyncio.to_thread(_launch, order)
     if isinstance(found, StartFailure):
         raise EngineNotStarted(found.code, found.why)
-    process = EngineProcess(found, order.room, clock, log=AccessFile(order.log), records=order.records)
+    log, whole = AccessFile(order.log), order.settings.engine.log_whole
+    process = EngineProcess(found, order.room, clock, log=log, records=order.records, whole=whole)
     process.start()
     tell("started")
     return process
@@ -204,17 +212,13 @@ def release_of(engine: ForeignEngine, abilities: Abilities, settings: Settings) 
         *(told.engine, told.digest, abilities.version, abilities.served_as, weights, replica.dtype),
         *(settings.engine.args, settings.engine.env, replica.devices),
     )
-    grammar = Hold.LED if abilities.has(Ability.LED) else Hold.FRESH if abilities.has(Ability.GRAMMAR) else Hold.NONE
-    keyed = told.exactness is Exactness.EXACT
+    whole = completed(told, abilities, weights, settings.engine.greedy_across)
+    keyed = told.exactness is Exactness.EXACT  # the embedded engine, inside a server of somebody else
     return structs.replace(
-        told,
+        whole,
         model=settings.model.name,
         digest=told.digest if keyed else hashlib.sha256(repr(parts).encode()).hexdigest(),
-        weights=weights,
-        by_text=not (abilities.has(Ability.IDS_IN) and abilities.has(Ability.IDS_OUT)),
-        grammar=grammar,
-        greedy_across=settings.engine.greedy_across,
-        penalties_whole=keyed,
+        penalties_whole=whole.penalties_whole or keyed,
     )
 
 

@@ -8,6 +8,7 @@ import signal
 import sys
 
 from holdfast.app.acts import write_down_if_it_can
+from holdfast.app.children import leave_s
 from holdfast.app.supervisor import Busy, keep
 from holdfast.domain.event import Event, ProcessStopped
 from holdfast.domain.settings import BadSettings
@@ -37,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
         write_down_if_it_can(folder, "down")
         pid = holder(folder.lock)
         if pid:
-            patience_s = settings.gateway.drain_s + settings.replica.drain_s + SLACK_S
+            patience_s = settings.gateway.drain_s + leave_s(settings) + SLACK_S
             return _ask(pid, patience_s)
         done = asyncio.run(keep(settings, _tell, stopping="holdfast down"))
     except (BadSettings, Busy) as error:

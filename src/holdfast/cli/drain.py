@@ -3,6 +3,7 @@
 import argparse
 import sys
 
+from holdfast.app.children import leave_s
 from holdfast.app.wishing import Wisher
 from holdfast.domain.settings import BadSettings
 from holdfast.policy import wishes
@@ -54,7 +55,7 @@ def _watch(wisher: Wisher, names: tuple[str, ...]) -> int:
             print(f"{name} is drained and gone after {passed_s:.1f} s", flush=True)
         return not there
 
-    patience_s = wisher.settings.replica.drain_s + SLACK_S
+    patience_s = leave_s(wisher.settings) + SLACK_S
     if wisher.watch(seen, patience_s) is None:
         print(f"holdfast drain: {', '.join(there)} still there after {patience_s:.0f} s", file=sys.stderr)
         return 1

@@ -6,6 +6,7 @@ More are started, or called from those that stand by; fewer leave by migration, 
 import argparse
 import sys
 
+from holdfast.app.children import leave_s
 from holdfast.app.wishing import Wisher
 from holdfast.domain.replica import ReplicaState
 from holdfast.domain.settings import BadSettings
@@ -69,8 +70,7 @@ def _watch(wisher: Wisher, count: int) -> int:
         missing = sum(1 for name, state in now.items() if name in out or state is ReplicaState.QUARANTINED)
         return count - missing <= serving <= count and not leaving
 
-    replica = wisher.settings.replica
-    patience_s = wisher.settings.restart.start_s + replica.drain_s + SLACK_S
+    patience_s = wisher.settings.restart.start_s + leave_s(wisher.settings) + SLACK_S
     if wisher.watch(seen, patience_s) is None:
         serving = sum(1 for state in states.values() if state is ReplicaState.SERVING)
         print(f"holdfast scale: {serving} replicas serve after {patience_s:.0f} s", file=sys.stderr)

@@ -7,6 +7,7 @@ the old ones leave once all new ones serve, then the control plane. With --all r
 import argparse
 import sys
 
+from holdfast.app.children import leave_s
 from holdfast.app.wishing import Wisher
 from holdfast.cli.up import settings_of
 from holdfast.domain.settings import BadSettings
@@ -48,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _watch(wisher: Wisher, epoch: int) -> int:
     replica, gateway, start_s = wisher.settings.replica, wisher.settings.gateway, wisher.settings.restart.start_s
-    patience_s = gateway.workers * gateway.drain_s + replica.count * (replica.drain_s + start_s) + SLACK_S
+    patience_s = gateway.workers * gateway.drain_s + replica.count * (leave_s(wisher.settings) + start_s) + SLACK_S
 
     def seen(passed_s: float) -> bool:
         now = wisher.wishes()

@@ -5,8 +5,6 @@ statistics, model repository, parameters). Tensors travel as raw little-endian b
 """
 
 import struct
-import sys
-from array import array
 from collections.abc import Sequence
 
 from msgspec import Struct, field
@@ -17,15 +15,7 @@ SERVICE = "inference.GRPCInferenceService"
 FINAL = "triton_final_response"
 TELL_FINAL = "triton_enable_empty_final_response"
 _LENGTH = struct.Struct("<I")
-SIZES = {
-    "INT32": ("i", 4),
-    "INT64": ("q", 8),
-    "UINT32": ("I", 4),
-    "UINT64": ("Q", 8),
-    "FP32": ("f", 4),
-    "FP64": ("d", 8),
-}
-SIZES["BOOL"] = ("B", 1)
+_CODES = {"INT32": "i", "INT64": "q", "UINT32": "I", "UINT64": "Q", "FP32": "f", "FP64": "d", "BOOL": "?"}
 
 
 class Parameter(Struct):
@@ -273,21 +263,15 @@ def packed(datatype: str, values: Sequence[float] | Sequence[str]) -> bytes:
     if datatype == "BYTES":
         bodies = [str(value).encode() for value in values]
         return b"".join(_LENGTH.pack(len(body)) + body for body in bodies)
-    numbers = array(SIZES[datatype][0], values)  # type codes have these sizes wherever CPython runs
-    if sys.byteorder == "big":
-        numbers.byteswap()
-    return numbers.tobytes()
+    return struct.pack(f"<{len(values)}{_CODES[datatype]}", *values)
 
 
-def numbers(datatype: str, raw: bytes) -> list[float]:
+def numbers(datatype: str, raw: bytes) -> tuple[float, ...]:
     """The numbers of a tensor. Raises Garbled."""
-    code, size = SIZES.get(datatype, ("", 0))
-    if not size or len(raw) % size:
+    code = _CODES.get(datatype, "")
+    if not code or len(raw) % struct.calcsize(f"<{code}"):
         raise Garbled(f"{len(raw)} bytes are no {datatype}")
-    values = array(code, raw)
-    if sys.byteorder == "big":
-        values.byteswap()
-    return values.tolist()
+    return struct.unpack(f"<{len(raw) // struct.calcsize(f'<{code}')}{code}", raw)
 
 
 def texts(raw: bytes) -> list[str]:

@@ -283,7 +283,11 @@ class Restart(Struct, frozen=True, forbid_unknown_fields=True):
         Seconds, Meta(description="The window, in seconds; never less than three times what the replica takes to load.")
     ] = 600.0
     start_s: Annotated[
-        Seconds, Meta(description="A process that is not ready after so many seconds is killed and counted as dead.")
+        Seconds,
+        Meta(
+            description="A process that is not ready after so many seconds is killed and counted as dead; where the start of a "
+            "replica tells how far it has come, so many seconds after it last did."
+        ),
     ] = 300.0
 
 

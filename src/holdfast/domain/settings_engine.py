@@ -45,6 +45,13 @@ class EngineSettings(Struct, frozen=True, forbid_unknown_fields=True):
         float,
         Meta(ge=0, le=1e5, description="Seconds that it may take to start. 0: by the size of the weights."),
     ] = 0.0
+    log_whole: Annotated[
+        bool,
+        Meta(
+            description="Keep every word that an engine says while it serves, for whoever looks for a fault: it may quote "
+            "prompts. Without it only levels, places, kinds of errors and figures are kept."
+        ),
+    ] = False
     key: Annotated[
         str,
         Meta(

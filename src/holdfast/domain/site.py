@@ -27,7 +27,7 @@ class Run(Struct, frozen=True, kw_only=True):
 
     `token` is HOLDFAST_TOKEN, repeated: a run file with another token belongs to an earlier life of the same name. A replica
     whose start takes long writes it before that too, with `ready` False and a new `stage` whenever it has come further:
-    nobody dials it yet, and it is not given up while it moves.
+    nobody dials it yet, and it is not given up while it moves. Likewise while its engine ends.
     """
 
     name: str

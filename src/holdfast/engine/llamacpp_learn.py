@@ -174,13 +174,13 @@ class Learner:
         return Finding(Ability.SEED, True, "one seed gave one answer twice, another another")
 
     async def _grammar(self) -> Finding:
-        told = await self._try(temperature=0.0, grammar=GRAMMAR + 'start: "ab"')
+        ids = [6, 5, 4]
+        told = await self._try(temperature=0.0, grammar=GRAMMAR + "start: " + " ".join(f"<[{id}]>" for id in ids))
         if isinstance(told, str):
             return Finding(Ability.GRAMMAR, False, f"a Lark grammar was refused: {told}")
-        held = told.get("content") == "ab"
-        return Finding(
-            Ability.GRAMMAR, held, "it held to a Lark grammar" if held else "it took a Lark grammar, and ignored it"
-        )
+        held = (told.get("tokens") or [])[: len(ids)] == ids
+        why = f"a Lark grammar of {len(ids)} ids was {'kept to' if held else 'taken and ignored'}"
+        return Finding(Ability.GRAMMAR, held, why)
 
     async def _logprobs(self) -> Finding:
         told = await self._try(temperature=0.0, n_probs=1)

@@ -9,6 +9,7 @@ A prompt as text has its markers written out. Many servers put a beginning-of-se
 out: it is found by asking. Where what was delivered ends inside a character, that character is left out and made again.
 """
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
@@ -17,7 +18,7 @@ import msgspec
 from msgspec import Struct, structs
 
 from holdfast.domain.engine import Abilities, EngineKind
-from holdfast.domain.fault import BadRequest, EngineLost, EngineRefused
+from holdfast.domain.fault import BadRequest, EngineLost, EngineRefused, Fault
 from holdfast.domain.release import Exactness, Release
 from holdfast.domain.replica import Load, Probe
 from holdfast.domain.request import Chunk, Finish, Generation
@@ -67,21 +68,37 @@ class OpenAiEngine:
             return
         body, again = body_of(answer, serving.served_as, self._manners, self._spelling)
         seam = _Seam(self._spelling, again)
+        heard: asyncio.Queue[bytes | Fault | None] = asyncio.Queue()
+        listening = asyncio.ensure_future(self._listen(msgspec.json.encode(body), heard))
+        try:
+            while (data := await heard.get()) is not None:
+                if isinstance(data, Fault):
+                    raise data
+                text, finish = self._read(data)
+                if text and (ids := seam.ids_of(text)):
+                    yield answer.take(ids)
+                if finish is not None and not answer.over:
+                    yield answer.end(finish)
+                if answer.over:
+                    return
+        finally:
+            listening.cancel()
+            await asyncio.gather(listening, return_exceptions=True)
+        raise EngineLost(f"{self._door.url} ended a stream without a finish reason")
+
+    async def _listen(self, body: bytes, heard: "asyncio.Queue[bytes | Fault | None]") -> None:
+        """Hear one answer to its end, however slow its reader is: only so it is known what still runs there."""
         self._running += 1
         try:
-            async with aclosing(self._door.events(COMPLETIONS, msgspec.json.encode(body))) as events:
+            async with aclosing(self._door.events(COMPLETIONS, body)) as events:
                 async for data in events:
-                    text, finish = self._read(data)
                     self._pieces += 1
-                    if text and (ids := seam.ids_of(text)):
-                        yield answer.take(ids)
-                    if finish is not None and not answer.over:
-                        yield answer.end(finish)
-                    if answer.over:
-                        return
+                    heard.put_nowait(data)
+            heard.put_nowait(None)
+        except (EngineLost, EngineRefused, BadRequest) as fault:
+            heard.put_nowait(fault)
         finally:
             self._running -= 1
-        raise EngineLost(f"{self._door.url} ended a stream without a finish reason")
 
     async def probe(self) -> Probe:
         """See the port. That its door answers is all that can be asked."""

@@ -197,13 +197,14 @@ class Learner:
         return Finding(Ability.SEED, True, "one seed gave one answer twice, another another")
 
     async def _grammar(self) -> Finding:
-        told = await self._try({"ebnf": 'start: "ab"', "ignore_eos": False})
+        ids = [6, 5, 4]
+        told = await self._try({"ebnf": "start: " + " ".join(f"<[{id}]>" for id in ids), "ignore_eos": False})
         if isinstance(told, str):
-            return Finding(Ability.GRAMMAR, False, f"Lark is refused (but not by --grammar-backend llguidance): {told}")
-        held = told.get("text") == "ab"
-        return Finding(
-            Ability.GRAMMAR, held, "it held to a Lark grammar" if held else "it took a Lark grammar, and ignored it"
-        )
+            why = f"Lark is refused (but not by --grammar-backend llguidance): {told}"
+            return Finding(Ability.GRAMMAR, False, why)
+        held = (told.get("output_ids") or [])[: len(ids)] == ids
+        why = f"a Lark grammar of {len(ids)} ids was {'kept to' if held else 'taken and ignored'}"
+        return Finding(Ability.GRAMMAR, held, why)
 
     def _priority(self, info: dict[str, Any]) -> Finding:
         has = bool(info.get("enable_priority_scheduling"))

@@ -19,7 +19,7 @@ from grpc import aio
 from msgspec import Struct, structs
 
 from holdfast.domain.engine import Abilities, EngineKind
-from holdfast.domain.fault import BadRequest, EngineLost, EngineRefused
+from holdfast.domain.fault import BadRequest, EngineLost, EngineRefused, Fault
 from holdfast.domain.kserve import (
     CODEC,
     SERVICE,
@@ -45,7 +45,7 @@ from holdfast.engine.triton_dialects import Dialect, Hearing, Pearl, Tongue, ask
 from holdfast.policy.triton_faults import Reading, read
 
 KEY_HEADER = "triton-grpc-protocol-holdfast-key"  # of --grpc-restricted-protocol=...:holdfast-key=...
-_UNLOADED_S = 1.5  # a dead stub with nothing under way is unloaded in 0.5 s
+_UNLOADED_S = 1.0  # a dead stub with nothing under way is unloaded in 0.5 s
 _OPTIONS = (
     ("grpc.max_receive_message_length", 64 << 20),
     ("grpc.max_send_message_length", -1),  # a prompt of a million ids has 4 MB
@@ -64,6 +64,7 @@ class TritonSettings(Struct, frozen=True, kw_only=True):
     weights: str = ""
     slots: int = 0
     context_tokens_max: int = 0
+    eos_ids: tuple[int, ...] = ()  # what ends answers by themselves; requests may ask to ignore these
     probe_s: float = 3.0  # a dead stub is confessed after 1.0 s
     canary_s: float = 15.0  # a foreign model that stands idle is asked for a token this often
     repair_s: float = 120.0  # unload and load, each
@@ -86,6 +87,9 @@ class TritonEngine:
         self._heard = 0  # responses that came
         self._seen, self._canary_at = -1, clock.now()
         self._running = 0
+        self._calls: set[Any] = set()
+        self._cut: dict[Any, str] = {}
+        self._closed = False
 
     @property
     def sick(self) -> str:
@@ -95,11 +99,14 @@ class TritonEngine:
     async def learn(self) -> Abilities:
         """See the port."""
         try:
-            server = await self._ask("ServerMetadata", Nothing(), ServerMetadata)
-            metadata = await self._ask("ModelMetadata", Named(self._settings.model), ModelMetadata)
+            return await self._learn()
         except EngineRefused as refused:
             raise EngineLost(f"{refused.why}; it serves {await self._served()}") from None
-        self._dialect = dialect = dialect_of(metadata, self._tongue)
+
+    async def _learn(self) -> Abilities:
+        server = await self._ask("ServerMetadata", Nothing(), ServerMetadata)
+        metadata = await self._ask("ModelMetadata", Named(self._settings.model), ModelMetadata)
+        self._dialect = dialect = dialect_of(metadata, self._tongue, frozenset(self._settings.eos_ids))
         slots, context = self._settings.slots, self._settings.context_tokens_max
         if isinstance(dialect, Pearl):
             told = await self._told(ASK_RELEASE)
@@ -136,19 +143,15 @@ class TritonEngine:
             yield Chunk([], Finish.LENGTH)  # only the word that it had ended was lost
             return
         hearing = Hearing(generation)
-        self._running += 1
-        try:
-            async with aclosing(self._stream(dialect.request(self._settings.model, generation), None)) as responses:
-                async for response in responses:
-                    chunk = _heard(dialect, response, hearing, self._vocab)
-                    if chunk.ids or chunk.finish is not None:
-                        yield chunk
-                    if chunk.finish is not None:
-                        return
-                    if response.final:
-                        break
-        finally:
-            self._running -= 1
+        async with aclosing(self._pumped(dialect.request(self._settings.model, generation))) as responses:
+            async for response in responses:
+                chunk = _heard(dialect, response, hearing, self._vocab)
+                if chunk.ids or chunk.finish is not None:
+                    yield chunk
+                if chunk.finish is not None:
+                    return
+                if response.final:
+                    break
         raise EngineLost(f"Triton ended the answer after {hearing.ids} tokens without saying why")
 
     async def probe(self) -> Probe:
@@ -184,6 +187,9 @@ class TritonEngine:
         return f"{model} was unloaded and loaded in {self._clock.now() - began:.1f} s ({why})"
 
     async def close(self) -> None:
+        """Hang up: Triton cancels what was under way."""
+        self._closed = True
+        self._cut_all("this side has closed its connection to Triton")
         await self._channel.close()
 
     def _fitting(self, generation: Generation) -> Generation:
@@ -242,14 +248,44 @@ class TritonEngine:
                     raise EngineLost(f"Triton's model tells nonsense of itself: {error}") from error
         raise EngineLost("Triton's model told nothing of itself")
 
+    async def _pumped(self, request: InferRequest) -> AsyncGenerator[InferResponse, None]:
+        """The responses, taken from Triton as they come: `running` counts what it has not finished, read by somebody or not."""
+        arrived: asyncio.Queue[InferResponse | Fault | None] = asyncio.Queue()
+
+        async def pump() -> None:
+            self._running += 1
+            try:
+                async with aclosing(self._stream(request, None)) as responses:
+                    async for response in responses:
+                        arrived.put_nowait(response)
+                        if response.final:
+                            break
+                arrived.put_nowait(None)
+            except (EngineLost, EngineRefused, BadRequest) as fault:
+                arrived.put_nowait(fault)
+            finally:
+                self._running -= 1
+
+        pumping = asyncio.create_task(pump())
+        try:
+            while (came := await arrived.get()) is not None:
+                if isinstance(came, Fault):
+                    raise came
+                yield came
+        finally:
+            pumping.cancel()
+            await asyncio.gather(pumping, return_exceptions=True)
+
     async def _stream(self, request: InferRequest, timeout_s: float | None) -> AsyncGenerator[InferResponse, None]:
         """The responses to one request. Closing it cancels the call, which Triton tells the model.
 
         Raises:
             EngineRefused, EngineLost, BadRequest: see policy/triton_faults.py.
         """
+        self._check_open()
         method = self._channel.stream_stream(f"/{SERVICE}/ModelStreamInfer")
         call = method(timeout=timeout_s, metadata=self._metadata)
+        self._calls.add(call)
         begun = False
         try:
             await call.write(CODEC.encode(request))
@@ -269,11 +305,18 @@ class TritonEngine:
             raise self._fault(await call.details() or "the call ended", _name(await call.code()), begun) from None
         except Garbled as error:
             raise EngineLost(f"Triton sent garbage: {error}") from error
+        except asyncio.CancelledError:
+            if call not in self._cut:
+                raise
+            raise EngineLost(self._cut[call]) from None
         finally:
+            self._calls.discard(call)
+            self._cut.pop(call, None)
             call.cancel()
 
     async def _ask(self, method: str, message: Struct, answer: "type[Any]", timeout_s: float = 0.0) -> Any:
         """One unary call. Raises EngineRefused or EngineLost, by what came back."""
+        self._check_open()
         call = self._channel.unary_unary(f"/{SERVICE}/{method}")
         try:
             raw = await call(
@@ -305,11 +348,22 @@ class TritonEngine:
                 return
             await self._clock.sleep(0.05)
 
-    def _fault(self, said: str, code: str, begun: bool) -> Exception:
+    def _fault(self, said: str, code: str, begun: bool) -> Fault:
         reading: Reading = read(said, code, begun)
         if reading.sick:
             self._sick = reading.fault.why
+            self._cut_all(self._sick)  # Triton would let them wait for good
         return reading.fault
+
+    def _cut_all(self, why: str) -> None:
+        """End every answer under way, with EngineLost."""
+        for call in self._calls:
+            self._cut[call] = why
+            call.cancel()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise EngineRefused(f"the connection to Triton at {self._where} was closed")
 
 
 def _heard(dialect: Dialect, response: InferResponse, hearing: Hearing, vocab: int) -> Chunk:

@@ -56,9 +56,14 @@ class Hearing:
 class Dialect(Protocol):
     """One way to ask a model behind Triton for an answer."""
 
-    name: str
-    exactness: Exactness
-    findings: tuple[Finding, ...]
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def exactness(self) -> Exactness: ...
+
+    @property
+    def findings(self) -> tuple[Finding, ...]: ...
 
     def request(self, model: str, generation: Generation) -> InferRequest:
         """Raises BadRequest for what this way can't carry."""
@@ -69,13 +74,13 @@ class Dialect(Protocol):
         ...
 
 
-def dialect_of(metadata: ModelMetadata, tongue: Tongue | None) -> Dialect:
+def dialect_of(metadata: ModelMetadata, tongue: Tongue | None, eos_ids: frozenset[int]) -> Dialect:
     """By the inputs that the model has. Raises EngineLost where it is none that Holdfast knows."""
     inputs = {one.name for one in metadata.inputs}
     if {"input_ids", "delivered_len", "ask"} <= inputs:
         return Pearl()
     if {"input_ids", "input_lengths", "request_output_len"} <= inputs:
-        return TensorRt()
+        return TensorRt(eos_ids)
     if {"text_input", "sampling_parameters"} <= inputs:
         if tongue is None:
             raise EngineLost(f"{metadata.name} knows only text, and no tokenizer was given: [replica] model is missing")
@@ -158,6 +163,9 @@ class TensorRt:
         Finding(Ability.COUNTERS, True, "Triton counts each response of a stream"),
     )
 
+    def __init__(self, eos_ids: frozenset[int]) -> None:
+        self._eos_ids = eos_ids
+
     def request(self, model: str, generation: Generation) -> InferRequest:
         """See Dialect."""
         sampling, delivered = generation.sampling, generation.delivered_ids
@@ -180,10 +188,11 @@ class TensorRt:
         for name in ("presence_penalty", "frequency_penalty"):
             if getattr(sampling, name):
                 _row(request, name, "FP32", [getattr(sampling, name)])
-        if generation.stop_ids and not sampling.ignore_eos:
-            _row(request, "end_id", "INT32", [generation.stop_ids[0]])
-            _row(request, "pad_id", "INT32", [generation.stop_ids[0]])
-            self._stop_words(request, generation.stop_ids)
+        stops = self._stops(generation)
+        if stops:
+            _row(request, "end_id", "INT32", [stops[0]])
+            _row(request, "pad_id", "INT32", [stops[0]])
+            self._stop_words(request, stops)
         return request
 
     def read(self, response: InferResponse, hearing: Hearing) -> Chunk:
@@ -193,7 +202,7 @@ class TensorRt:
         if "sequence_length" in tensors:
             ids = ids[: max([0, *_ids(tensors["sequence_length"])])] if ids else ids
         asked = hearing.asked
-        stops = frozenset() if asked.sampling.ignore_eos else frozenset(asked.stop_ids)
+        stops = self._stops(asked)
         for at, id in enumerate(ids):
             if id in stops:
                 return Chunk(ids[:at], Finish.STOP)
@@ -206,6 +215,10 @@ class TensorRt:
                 )
             return Chunk(ids, Finish.STOP)
         return Chunk(ids)
+
+    def _stops(self, asked: Generation) -> tuple[int, ...]:
+        ignored = self._eos_ids if asked.sampling.ignore_eos else frozenset()
+        return tuple(id for id in asked.stop_ids if id not in ignored)
 
     @staticmethod
     def _stop_words(request: InferRequest, stop_ids: tuple[int, ...]) -> None:

@@ -31,6 +31,7 @@ from holdfast.domain.ports import Clock
 from holdfast.domain.replica import StartFault
 from holdfast.host import sessions
 from holdfast.host.engine_log import Lines, Tail, level_of
+from holdfast.policy.engine_discretion import discreet
 
 _LOG = logging.getLogger("holdfast.engine")
 _READ_BYTES = 64 * 1024
@@ -78,10 +79,13 @@ class EngineProcess:
     """One life of one engine program. `on_line` is called with each line that it says; `ended` is set when all of it is gone.
     `on_death` is called at the moment in which its first process has ended, or one that it can't do without, with a sentence.
 
-    `folder` is where its files are written and where it runs. An event loop must run.
+    `folder` is where its files are written and where it runs. An event loop must run. Once it serves, what it says may quote
+    prompts: then only what policy/engine_discretion.py lets through goes to the logs, unless they are to be `whole`.
     """
 
-    def __init__(self, launch: Launch, folder: Path, clock: Clock, *, log: Log, records: Records) -> None:
+    def __init__(
+        self, launch: Launch, folder: Path, clock: Clock, *, log: Log, records: Records, whole: bool = False
+    ) -> None:
         self.launch, self.ended = launch, asyncio.Event()
         self.on_line: Callable[[str], None] | None = None
         self.on_death: Callable[[str], None] | None = None
@@ -93,6 +97,7 @@ class EngineProcess:
         self._pidfd, self._pipe = -1, -1
         self._vital: dict[int, int] = {}  # pid -> pidfd
         self._said_all = asyncio.Event()
+        self._whole, self._discreet = whole, False
         self._finishing: asyncio.Task[None] | None = None
         token = os.urandom(16).hex()
         self._record = EngineRecord(kind=launch.kind, token=token, machine=sessions.machine())
@@ -103,11 +108,11 @@ class EngineProcess:
         return self._record.pid
 
     def lines(self) -> list[str]:
-        """The last that it said, at most LINES_KEPT lines."""
+        """The last that it said, at most LINES_KEPT lines; to be looked at and not to be told: they may quote prompts."""
         return self._tail.lines()
 
     def last_error(self) -> str:
-        """The last line of an error, or its last line; empty when it said nothing."""
+        """The last line of an error, or its last line; empty when it said nothing. Not to be told once it serves, either."""
         return self._tail.last_error()
 
     def start(self) -> None:
@@ -145,6 +150,11 @@ class EngineProcess:
         finally:
             os.close(theirs)
         self._hold(self._popen, ours)
+
+    def serves(self) -> None:
+        """From now on it is asked by others, and its log is kept with discretion."""
+        self._discreet = not self._whole
+        self.note_members()
 
     def note_members(self) -> None:
         """Write down who belongs to it now; to be called when it has grown. A full disk is no reason to fail."""
@@ -256,11 +266,13 @@ class EngineProcess:
             self._said_all.set()
 
     def _hear(self, line: str) -> None:
-        self._log.write(line.encode() + b"\n")
         self._tail.add(line)
+        kept = discreet(line) if self._discreet else line
+        if kept:
+            self._log.write(kept.encode() + b"\n")
         level = level_of(line)
-        if level > logging.INFO and self._allowance.takes():
-            _LOG.log(level, "%s: %s", self.launch.kind, line)
+        if kept and level > logging.INFO and self._allowance.takes():
+            _LOG.log(level, "%s: %s", self.launch.kind, kept)
         if self.on_line is not None:
             self.on_line(line)
 

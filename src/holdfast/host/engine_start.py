@@ -2,6 +2,9 @@
 
 Loading hundreds of gigabytes takes ten minutes, and a start that hangs looks the same from outside. So the log is read as it
 comes: `read` (policy/start_log.py) makes of a line a Progress, a StartFailure, or nothing.
+
+How long a start may take is judged here, by the launch's `start_s`. The supervisor only has to know that somebody judges: so a
+stage that lasts is told again and again, with its age, and a replica that is itself frozen tells nothing new.
 """
 
 import asyncio
@@ -16,6 +19,7 @@ ASK_S = 0.5  # between two knocks at its door
 FAREWELL_S = 15.0  # one that has told why it fails is given so long to die of it
 MOVING_S = 60.0  # one whose time is up goes on while it has shown progress within so many seconds,
 STRETCH = 2.0  # up to so many times its start_s
+RETELL_S = 30.0  # a stage that lasts is told again so often
 
 Read = Callable[[str], Progress | StartFailure | None]
 
@@ -27,7 +31,8 @@ async def until_ready(
     told: Callable[[Progress], None],
     clock: Clock,
 ) -> None:
-    """Wait until a started engine answers at its door. `told` is called with each progress that differs from the one before.
+    """Wait until a started engine answers at its door. `told` is called with each progress that differs from the one before,
+    at once with "started", and with "STAGE, for 120 s" for one that lasts.
 
     `engine_ready` asks the engine; while it says False, or raises EngineLost, EngineRefused or OSError, it is asked again.
 
@@ -50,7 +55,7 @@ async def until_ready(
             if not asking.done() or ended.done():
                 start.judge()
         await asking  # an exception that is nobody's failure to start comes out here
-        process.note_members()
+        process.serves()
         ready = True
     finally:
         process.on_line = None
@@ -78,22 +83,24 @@ class _Start:
     def __init__(self, process: EngineProcess, read: Read, told: Callable[[Progress], None], clock: Clock) -> None:
         self._process, self._read, self._told, self._clock = process, read, told, clock
         self._began = self._moved_at = clock.now()
-        self._progress: Progress | None = None
+        self._progress = Progress("started")
+        self._told_at = self._began
         self._failure: StartFailure | None = None
         self._failed_at = 0.0
+        told(self._progress)
 
     def hear(self, line: str) -> None:
         """One line of its log. Of several failures the first is the cause."""
         found = self._read(line)
         if isinstance(found, Progress) and found != self._progress:
             self._progress, self._moved_at = found, self._clock.now()
-            self._told(found)
+            self._tell(found)
             self._process.note_members()
         elif isinstance(found, StartFailure) and self._failure is None:
             self._failure, self._failed_at = found, self._clock.now()
 
     def judge(self) -> None:
-        """Raises EngineNotStarted where this start is over."""
+        """Raises EngineNotStarted where this start is over; tells that it goes on where that was not told for long."""
         process, now, failure = self._process, self._clock.now(), self._failure
         if process.ended.is_set():
             if failure is not None:
@@ -103,11 +110,18 @@ class _Start:
         if failure is not None and now - self._failed_at > FAREWELL_S:
             raise EngineNotStarted(failure.code, failure.why)
         took_s, start_s = now - self._began, process.launch.start_s
-        moving = self._progress is not None and now - self._moved_at < min(MOVING_S, start_s)
+        moving = self._moved_at > self._began and now - self._moved_at < min(MOVING_S, start_s)
         if took_s > start_s * (STRETCH if moving else 1.0):
-            stage = self._progress.stage if self._progress is not None else "it told of no progress"
+            stage = f"{self._progress.stage}, for {now - self._moved_at:.0f} s"
             why = f"the engine is not ready after {took_s:.0f} s ({stage}){self._last('; it said last: ')}"
             raise EngineNotStarted(None, f"{why}. For more time: [engine] start_s")
+        if now - self._told_at > RETELL_S:
+            progress = self._progress
+            self._tell(Progress(f"{progress.stage}, for {now - self._moved_at:.0f} s", progress.share))
+
+    def _tell(self, progress: Progress) -> None:
+        self._told_at = self._clock.now()
+        self._told(progress)
 
     def _last(self, head: str) -> str:
         said = self._process.last_error()

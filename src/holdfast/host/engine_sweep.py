@@ -7,6 +7,7 @@ killed too. A new life sweeps before it starts an engine of its own: the old one
 from holdfast.domain.engine_record import EngineRecord
 from holdfast.domain.ports import Clock
 from holdfast.host import sessions
+from holdfast.host.engine_process import EngineNotStarted
 
 GONE_S = 30.0  # a killed process gives the memory of a GPU back within seconds
 
@@ -20,12 +21,30 @@ def sweep(record: EngineRecord) -> list[int]:
 
 async def swept(record: EngineRecord, clock: Clock, within_s: float = GONE_S) -> bool:
     """Kill what is left of it and wait until it is gone. False: something is still there after so many seconds."""
+    return not await _staying(record, clock, within_s)
+
+
+async def _staying(record: EngineRecord, clock: Clock, within_s: float) -> list[int]:
+    """The pids that are still there after so many seconds of killing."""
     until = clock.now() + within_s
-    while sweep(record):
+    while left := sweep(record):
         if clock.now() > until:
-            return False
+            return left
         await clock.sleep(sessions.PAUSE_S)
-    return True
+    return []
+
+
+async def make_way(record: EngineRecord | None, clock: Clock, within_s: float = GONE_S) -> None:
+    """What a new life does before it starts an engine: it ends the former life's, if that has left anything.
+
+    Raises:
+        EngineNotStarted: something is left that can't be ended, and may hold the memory of the GPU.
+    """
+    left = await _staying(record, clock, within_s) if record is not None else []
+    if record is not None and left:
+        who = f"{record.kind}, pid {', '.join(map(str, left))}"
+        why = f"what is left of this replica's former engine does not end ({who}): look at the GPU's driver"
+        raise EngineNotStarted(None, why)
 
 
 def _left(record: EngineRecord) -> list[sessions.Seen]:

@@ -3,6 +3,7 @@
 The wheel keeps the Python backend's stub apart from its library, one for each version of Python; Triton wants them side by side.
 """
 
+from importlib.util import find_spec
 from pathlib import Path
 
 from msgspec import structs
@@ -57,6 +58,21 @@ def lay_out_backends(install: TritonInstall, folder: Path) -> TritonInstall:
         link.unlink(missing_ok=True)
         link.symlink_to(source)
     return structs.replace(install, backends=str(ours.parent))
+
+
+def own_paths() -> tuple[str, ...]:
+    """Where a Python inside Triton finds Holdfast and the embedded engine's libraries: those of this very process.
+
+    Raises:
+        ValueError: one of them is not installed.
+    """
+    folders: dict[str, None] = {}
+    for name in ("holdfast", "torch", "msgspec", "safetensors", "llguidance"):
+        spec = find_spec(name)
+        if spec is None or spec.origin is None:
+            raise ValueError(f"{name} is not installed: pip install 'holdfast[embedded]'")
+        folders[str(Path(spec.origin).parents[1])] = None
+    return tuple(folders)
 
 
 def _own_library(environment: Path, python: str) -> tuple[str, ...]:

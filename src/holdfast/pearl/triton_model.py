@@ -96,11 +96,9 @@ class Loop:
         try:
             while self._turn():
                 pass
-        except BaseException:
-            traceback.print_exc()
-            raise
         finally:
             if not self._closing:
+                traceback.print_exc()  # the exception on its way out
                 sys.stderr.flush()
                 os._exit(70)
 

@@ -19,6 +19,8 @@ BIRTH_S = 10.0  # a worker that takes longer than this to come up is no reason t
 
 def silence_s(one: Standing, seen: Seen, now: float) -> float:
     """How long a process has given no sign of life, in seconds; 0 for one that can't give any yet."""
+    if one.fact.stage and one.state is ReplicaState.DRAINING:
+        return 0.0  # it has no answers left and ends its engine, by its own word: bounded by its grace
     mute = one.role is Role.REPLICA and one.served_at is None
     if mute and one.announced_at is not None:  # it can be asked, and says no Welcome
         return now - max(one.fact.heard_at or 0.0, one.announced_at, seen.trusted_since)

@@ -32,6 +32,7 @@ DENSE_SHARE = {
     Family.V4_PRO: 0.03,
 }  # what every GPU holds when data is parallel
 COUNTS = (1, 2, 4, 8, 16)
+CONTEXTS = 8  # a replica should hold so many answers at their longest
 WITHOUT_FP8 = (
     "A100",
     "A800",
@@ -108,11 +109,17 @@ def fit(facts: ModelFacts, seen: Sequence[Gpu] | None, count: int, context: int)
 
 
 def fewest(facts: ModelFacts, seen: Sequence[Gpu], context: int) -> int:
-    """The smallest number of these GPUs on which it fits; 0: on none."""
+    """The smallest number of these GPUs with room for CONTEXTS full contexts; else the one with most room; 0: it fits on none."""
+    best, most = 0, 0
     for count in COUNTS:
-        if count <= len(seen) and isinstance(fit(facts, seen[:count], count, context), Fit):
-            return count
-    return 0
+        found = fit(facts, seen[:count], count, context) if count <= len(seen) else None
+        if isinstance(found, Fit):
+            held = found.tokens * found.spread.data
+            if held >= CONTEXTS * context:
+                return count
+            if held > most:
+                best, most = count, held
+    return best
 
 
 def _weights(facts: ModelFacts, spread: Spread) -> float:

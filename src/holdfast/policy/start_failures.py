@@ -168,7 +168,7 @@ MODEL_FAULTS = (
         (
             "requires you to execute the configuration file",
             "contains custom code which must be executed",
-            "trust_remote_code",
+            "`trust_remote_code=True` to",
         ),
         StartFault.MODEL,
         "the model wants its own code to run, which Holdfast never lets it",

@@ -13,9 +13,10 @@ SICK = re.compile(
 )
 _AWAY = re.compile(
     r"no available versions|unknown model|is not ready|not found|Exceeds maximum queue size|"
-    r"Server exiting|server is stopping|Server not ready|unloading|connect|Socket closed|This protocol is restricted",
+    r"Server exiting|server is stopping|Server not ready|unloading|failed to connect|This protocol is restricted",
     re.IGNORECASE,
 )
+_CUT = re.compile(r"Socket closed|Connection reset|GOAWAY|Broken pipe|RST_STREAM|recvmsg", re.IGNORECASE)
 _OWN_FAULT = re.compile(
     r"unexpected (inference input|shape)|expected \d+ inputs but got|invalid argument|inference input data-type|"
     r"input tensor .* (size|shape)|request (must|batch-size)|exceeds? (the )?max(imum)? (input|sequence|context)",
@@ -42,7 +43,9 @@ def read(said: str, code: str, begun: bool) -> Reading:
             return Reading(_own(mark, rest.strip(), begun))
     if code == "INVALID_ARGUMENT" or (not begun and _OWN_FAULT.search(said)):
         return Reading(BadRequest(f"Triton can't serve this request: {words}", "request"))
-    if not begun and (code in _REFUSING or _AWAY.search(said)):
+    if code == "DEADLINE_EXCEEDED":
+        return Reading(EngineLost("Triton did not answer in time"))
+    if not begun and not _CUT.search(said) and (code in _REFUSING or _AWAY.search(said)):
         return Reading(EngineRefused(f"Triton takes no work: {words}"))
     kind = f"{code} " if code else ""
     return Reading(EngineLost(f"Triton ended the answer: {kind}{words}"))

@@ -47,7 +47,7 @@ def launch_triton(plan: TritonPlan) -> Launch:
         )
     return Launch(
         kind=EngineKind.TRITON,
-        argv=(plan.install.binary, *(f"{flag}={value}" for flag, value, _ in words)),
+        argv=(plan.install.binary, *(f"{flag}={value}" if value else flag for flag, value, _ in words)),
         env=_environment(plan),
         url=f"grpc://127.0.0.1:{plan.grpc_port}",
         key=plan.key,
@@ -72,9 +72,7 @@ def _words(plan: TritonPlan) -> list[tuple[str, str, str]]:
     ]
     words += [("--load-model", name, f"{name} is there from the start") for name in plan.models]
     if not plan.complete:
-        words.append(
-            ("--disable-auto-complete-config", "true", "the configuration is whole: no process to complete it")
-        )
+        words.append(("--disable-auto-complete-config", "", "the configuration is whole: no process to complete it"))
     words += [
         ("--grpc-address", "127.0.0.1", "nobody outside this machine speaks to it"),
         ("--grpc-port", str(plan.grpc_port), "the door that the replica uses"),

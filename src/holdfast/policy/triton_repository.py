@@ -8,7 +8,7 @@ triton-inference-server/server issues 5783, 6796); limits and deadlines belong t
 import json
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from holdfast.domain.triton import INPUTS, OUTPUTS, STREAM, UNARY, PearlPlan
 
@@ -16,7 +16,7 @@ Files = tuple[tuple[str, str], ...]  # path within the repository, text
 
 QUEUE_DELAY_US = 15_000
 _TYPES = {"BYTES": "TYPE_STRING"}
-_MODEL_PY = '''"""Written by Holdfast: the model itself is holdfast.pearl.triton_model, found in the places that config.pbtxt names."""
+_MODEL_PY = '''"""Written by Holdfast: the model itself is holdfast.pearl.triton_model, found by the paths of paths.json."""
 
 import json
 import sys
@@ -48,8 +48,10 @@ class PearlServing(Struct, frozen=True, kw_only=True):
 def pearl_repository(serving: PearlServing) -> Files:
     """The decoupled model, and the unary one where it is asked for."""
     files = [*_pearl_model(STREAM, serving, 0)]
-    if serving.unary_batch_max:
-        files += _pearl_model(UNARY, serving, serving.unary_batch_max)
+    batch_max = serving.unary_batch_max
+    if batch_max:
+        roomy = structs.replace(serving.plan, queue_max=max(serving.plan.queue_max, batch_max))  # a batch comes at once
+        files += _pearl_model(UNARY, structs.replace(serving, plan=roomy), batch_max)
     return tuple(files)
 
 

@@ -20,7 +20,7 @@ from holdfast.sim.lives import nobody
 from holdfast.sim.network import Lane, Way
 
 PROBE_S = 2.0  # how long a probe waits for its answer
-RELEASE = Release(model="sim", engine="scripted", digest="00", exactness=Exactness.EXACT)
+RELEASE = Release(model="sim", engine="scripted", digest="0" * 64, exactness=Exactness.EXACT)
 
 
 class Item(Struct):
@@ -239,7 +239,7 @@ class SimLine:
             attempt.seen.tokens += len(item.ids)
             attempt.put(Chunk(item.ids, item.finish))
         elif item.kind == "bad":
-            attempt.put(BadRequest(item.why))
+            attempt.put(BadRequest(item.why, "prompt_ids"))
         elif item.kind == "refused" and attempt.seen.tokens == 0:
             attempt.put(EngineRefused(item.why))
         else:

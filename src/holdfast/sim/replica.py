@@ -195,8 +195,9 @@ class SimReplica:
         why = self.refusing or (f"{self.name} is draining" if self.draining else "")
         if not why and len(self._streams) >= self.slots + self.queue_max:
             why = f"{self.name}'s queue is full"
-        if why:
-            line.send(Frame([Item(number, [], kind="refused", why=why)]))
+        kind = "refused" if why else "" if asked.prompt_ids else "bad"
+        if kind:
+            line.send(Frame([Item(number, [], kind=kind, why=why or "the prompt is empty")]))
             return
         count, finish = length(asked)
         made = len(asked.delivered_ids)
@@ -276,6 +277,8 @@ class SimReplica:
             return Item(stream.number, [], stream.finish)
         one = token_at(stream.key, stream.place, VOCABULARY) + (WRONG if self.wrong else 0)
         one = one if self.parrot is None else self.parrot
+        if one in stream.asked.stop_ids:
+            return Item(stream.number, [], Finish.STOP)
         stream.place += 1
         stream.made += 1
         return Item(stream.number, [one], stream.finish if stream.place >= stream.count else None)

@@ -29,15 +29,15 @@ class Poisoned(RuntimeError):
     """The prompt held the poison id: the whole process is meant to die of it, as of an illegal memory access."""
 
 
-MISHAPS = ("refuse", "bad", "fault", "forget", "freeze", "hang")
+MISHAPS = ("refuse", "bad", "fault", "forget", "stall", "freeze", "hang")
 
 
 class Mishap(Struct, frozen=True):
     """What befalls one attempt.
 
     refuse and bad: on arrival. The others once it has made `after_tokens`: fault (it fails), forget (it ends without a finish
-    or a word), freeze (the whole core makes nothing more while the process's loop turns on), hang (the step never returns,
-    as with a hung GPU).
+    or a word), stall (it gets nothing more until `relent`), freeze (the whole core makes nothing more while the process's loop
+    turns on), hang (the step never returns, as with a hung GPU).
     """
 
     kind: str
@@ -184,6 +184,13 @@ class ScriptedCore:
     def befall(self, mishap: Mishap) -> None:
         """The next attempt that is submitted gets this."""
         self._befalling.append(mishap)
+
+    def relent(self) -> None:
+        """Attempts that are stalled go on, and so does a frozen core."""
+        self.frozen = False
+        for attempt in self._running.values():
+            if attempt.mishap is not None and attempt.mishap.kind == "stall":
+                attempt.mishap = None
 
     def submit(self, ticket: int, work: Work) -> None:
         """See the port."""

@@ -1,14 +1,26 @@
 """Stories of a line to a replica of ours: what its watcher sees, fencing, and leaving. They need a LineScene."""
 
 import asyncio
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 
 import pytest
 
 from holdfast.domain.fault import EngineLost, EngineRefused
 from holdfast.domain.ports import Line
-from holdfast.testing.stage import LineScene, Stage
-from holdfast.testing.story import Heard, Story, listen_to, long, short, still_serves, story, until, until_idle
+from holdfast.testing.stage import LineScene, Mishap, Stage
+from holdfast.testing.story import (
+    Heard,
+    Story,
+    check_cut_short,
+    listen_to,
+    long,
+    reading,
+    short,
+    still_serves,
+    story,
+    until,
+    until_idle,
+)
 
 
 async def begun(stage: Stage, line: Line, *heard: Heard) -> None:
@@ -36,12 +48,12 @@ async def pings_are_answered_while_a_long_prompt_is_read(stage: Stage, scene: Li
     room = stage.context - 40
     prompt = [stage.plain_ids[n % len(stage.plain_ids)] for n in range(room)]
     steps: list[int] = []
-    answer = asyncio.ensure_future(listen_to(scene.engine, short(stage, prompt_ids=prompt, max_tokens=1)))
-    while not answer.done():
-        probe = await scene.engine.probe()
-        if not answer.done():
-            steps.append(probe.load.step)
-    assert len(answer.result().ids) == 1
+    async with reading(scene.engine, short(stage, prompt_ids=prompt, max_tokens=1), Heard()) as answer:
+        while not answer.done():
+            probe = await scene.engine.probe()
+            if not answer.done():
+                steps.append(probe.load.step)
+        assert len((await answer).ids) == 1
     assert steps == sorted(steps)
     assert len(set(steps)) >= stage.reading_steps, "the prompt was not read in several steps"
 
@@ -67,7 +79,7 @@ async def the_last_load_is_the_last_probe(stage: Stage, scene: LineScene) -> Non
 async def two_lines_meet_the_same_boot_and_release(stage: Stage, scene: LineScene) -> None:
     other = await scene.another()
     try:
-        assert other.boot == scene.engine.boot
+        assert other.boot == scene.engine.boot, "one process, and two boots"
         assert other.describe() == scene.engine.describe() is not None
         mine, theirs = await asyncio.gather(*(listen_to(line, short(stage)) for line in (scene.engine, other)))
         assert mine.ids == theirs.ids
@@ -78,6 +90,7 @@ async def two_lines_meet_the_same_boot_and_release(stage: Stage, scene: LineScen
 @story()
 async def a_line_that_closes_takes_its_work_along(stage: Stage, scene: LineScene) -> None:
     other = await scene.another()
+    before = (await other.probe()).load.step
     chunks = other.generate(long(stage))
     await anext(chunks)
     await other.close()
@@ -89,38 +102,53 @@ async def a_line_that_closes_takes_its_work_along(stage: Stage, scene: LineScene
         await listen_to(other, short(stage))
     with pytest.raises(EngineLost):
         await other.probe()
-    await until_idle(stage, scene)
+    await check_cut_short(stage, scene, before)
+
+
+@story(mishap=Mishap.GONE)
+async def a_line_that_is_lost_says_why_and_owes_nothing(stage: Stage, scene: LineScene) -> None:
+    heard = Heard()
+    async with reading(scene.engine, long(stage), heard) as answer:
+        await begun(stage, scene.engine, heard)
+        assert not scene.engine.gone
+        await scene.befall(Mishap.GONE)
+        with pytest.raises(EngineLost):
+            await answer
+    assert scene.engine.gone
+    assert scene.engine.in_flight == 0
 
 
 @story()
 async def a_fenced_answer_gets_nothing_more_and_the_others_do(stage: Stage, scene: LineScene) -> None:
     fenced, other = Heard(), long(stage, id="other", max_tokens=60)
     alone = (await listen_to(scene.engine, other)).ids
-    reading = asyncio.ensure_future(listen_to(scene.engine, long(stage), fenced))
-    beside = asyncio.ensure_future(listen_to(scene.engine, other))
-    await begun(stage, scene.engine, fenced)
-    scene.engine.fail("judged silent", "long")
-    count = len(fenced.ids)
-    with pytest.raises(EngineLost, match="judged silent"):
-        await reading
-    assert (await beside).ids == alone
+    async with (
+        reading(scene.engine, long(stage), fenced) as answer,
+        reading(scene.engine, other, Heard()) as beside,
+    ):
+        await begun(stage, scene.engine, fenced)
+        scene.engine.fail("judged silent", "long")
+        count = len(fenced.ids)
+        with pytest.raises(EngineLost, match="judged silent"):
+            await answer
+        assert (await beside).ids == alone
     assert len(fenced.ids) == count
     await until_idle(stage, scene)
 
 
 @story(known=("slots",))
 async def all_answers_can_be_fenced_and_the_line_still_serves(stage: Stage, scene: LineScene) -> None:
-    several = min(stage.slots, 4)
-    readings = [
-        asyncio.ensure_future(listen_to(scene.engine, long(stage, id=str(n), max_tokens=500))) for n in range(several)
-    ]
-    await scene.engine.probe()
-    assert scene.engine.in_flight == several
-    scene.engine.fail("the replica is suspect")
-    for outcome in await asyncio.gather(*readings, return_exceptions=True):
-        assert isinstance(outcome, EngineLost)
-        assert outcome.why == "the replica is suspect"
-    await until_idle(stage, scene)
+    several, before = min(stage.slots, 4), (await scene.engine.probe()).load.step
+    asked = [long(stage, id=f"{n}") for n in range(several)]
+    async with AsyncExitStack() as stack:
+        answers = [await stack.enter_async_context(reading(scene.engine, one, Heard())) for one in asked]
+        await scene.engine.probe()
+        assert scene.engine.in_flight == several
+        scene.engine.fail("the replica is suspect")
+        for outcome in await asyncio.gather(*answers, return_exceptions=True):
+            assert isinstance(outcome, EngineLost)
+            assert outcome.why == "the replica is suspect"
+    await check_cut_short(stage, scene, before)
     await still_serves(stage, scene)
 
 
@@ -154,15 +182,15 @@ async def a_draining_replica_refuses_and_finishes_what_it_has(stage: Stage, scen
     asked = long(stage, max_tokens=300)
     whole = (await listen_to(scene.engine, asked)).ids
     heard = Heard()
-    reading = asyncio.ensure_future(listen_to(scene.engine, asked, heard))
-    await begun(stage, scene.engine, heard)
-    await scene.drain()
-    while not scene.engine.last_load.draining:
-        await scene.engine.probe()
-    with pytest.raises(EngineRefused, match="draining"):
-        await listen_to(scene.engine, short(stage))
-    assert not (await scene.engine.probe()).ready
-    assert (await reading).ids == whole
+    async with reading(scene.engine, asked, heard) as answer:
+        await begun(stage, scene.engine, heard)
+        await scene.drain()
+        while not scene.engine.last_load.draining:
+            await scene.engine.probe()
+        with pytest.raises(EngineRefused, match="draining"):
+            await listen_to(scene.engine, short(stage))
+        assert not (await scene.engine.probe()).ready
+        assert (await answer).ids == whole
 
 
 STORIES: tuple[Story, ...] = (
@@ -172,6 +200,7 @@ STORIES: tuple[Story, ...] = (
     the_last_load_is_the_last_probe,
     two_lines_meet_the_same_boot_and_release,
     a_line_that_closes_takes_its_work_along,
+    a_line_that_is_lost_says_why_and_owes_nothing,
     a_fenced_answer_gets_nothing_more_and_the_others_do,
     all_answers_can_be_fenced_and_the_line_still_serves,
     a_watcher_sees_streams_pings_and_gaps,

@@ -43,7 +43,7 @@ class Story:
                 return f"{type(stage).__name__} has not the ability: {ability}"
         for mishap in self.mishaps:
             if mishap not in stage.mishaps:
-                return f"the engine of {type(stage).__name__} can't be made to be: {mishap}"
+                return f"the engine of {type(stage).__name__} can't be made to suffer this: {mishap}"
         for name in self.known:
             if getattr(stage, name) in (0, -1):
                 return f"{type(stage).__name__} does not know its {name}"
@@ -58,10 +58,13 @@ class Story:
             pytest.skip(lacking)
 
         async def timed(scene: Scene) -> None:
+            limit = asyncio.timeout(stage.patience_s)
             try:
-                async with asyncio.timeout(stage.patience_s):
+                async with limit:
                     await self.tell(stage, scene)
             except TimeoutError as late:
+                if not limit.expired():
+                    raise  # the adapter's own
                 raise AssertionError(f"{self.name}: it hung, and was given up after {stage.patience_s:g} s") from late
 
         stage.play(timed)
@@ -157,6 +160,14 @@ async def until(stage: Stage, condition: Callable[[], Awaitable[bool]]) -> None:
         await stage.clock.sleep(LOOK_S)
 
 
+async def check_cut_short(stage: Stage, scene: Scene, step_before: int) -> None:
+    """Long answers that nobody wants any more were left off, and not made to their end."""
+    await until_idle(stage, scene)
+    if Ability.COUNTERS in stage.abilities:
+        made = (await scene.engine.probe()).load.step - step_before
+        assert made < stage.long_tokens, "nobody listened, and the answer was made to its end all the same"
+
+
 async def until_idle(stage: Stage, scene: Scene) -> None:
     """Until neither the engine itself nor the adapter's probe tells of any work."""
 
@@ -165,6 +176,17 @@ async def until_idle(stage: Stage, scene: Scene) -> None:
         return load.running == 0 and load.queued == 0 and await scene.working() == 0
 
     await until(stage, idle)
+
+
+@asynccontextmanager
+async def reading(engine: Engine, asked: Generation, heard: Heard) -> AsyncGenerator["asyncio.Task[Heard]", None]:
+    """Listens in a task of its own, which hangs up at the end."""
+    task = asyncio.ensure_future(listen_to(engine, asked, heard))
+    try:
+        yield task
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 @asynccontextmanager

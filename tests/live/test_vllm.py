@@ -1,0 +1,207 @@
+"""vLLM's adapter before a real vLLM (its CPU build) that serves the shipped model: the contract, freezes, and deaths.
+
+One server for all of them, since it takes 30 to 60 s to start; the last story kills it.
+"""
+
+import asyncio
+import os
+import signal
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import pytest
+from vllm_process import CLOCK, SHIPPED, VllmProcess, vllm_python
+
+from holdfast.domain.engine import Ability
+from holdfast.domain.fault import EngineLost, EngineRefused
+from holdfast.domain.ports import Work
+from holdfast.domain.release import Exactness
+from holdfast.domain.request import Generation, Sampling
+from holdfast.engine import exposition
+from holdfast.engine.http import HttpDoor
+from holdfast.engine.serving import Serving
+from holdfast.engine.vllm import VllmEngine
+from holdfast.pearl.open import open_core
+from holdfast.pearl.options import CoreOptions
+from holdfast.testing.engine_contract import ForeignContract, Mishap, Stage, listen_to
+
+pytestmark = [
+    pytest.mark.skipif(vllm_python() is None, reason="no vLLM here: `make engines` installs its CPU build"),
+    pytest.mark.timeout(360),
+]
+SLOTS, QUEUE, CONTEXT, VOCAB = 4, 2, 1024, 1280
+SERVING = Serving(model="pearl", digest="d" * 64, vocab_size=VOCAB, slots=SLOTS, answer_s=2.0)
+CASES, TOKENS = 16, 24
+
+
+@pytest.fixture(scope="module")
+def vllm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VllmProcess]:
+    words = ("--max-model-len", str(CONTEXT), "--max-num-seqs", str(SLOTS))
+    queue = ("--max-num-queued-reqs", str(SLOTS + QUEUE))  # it counts those that run, too
+    process = VllmProcess(tmp_path_factory.mktemp("vllm"), *words, *queue, key="k-1")
+    try:
+        asyncio.run(process.ready())
+        yield process
+    finally:
+        process.end()
+
+
+@dataclass
+class VllmScene:
+    engine: VllmEngine
+    process: VllmProcess
+    aside: HttpDoor
+
+    async def befall(self, mishap: Mishap, after_tokens: int = 0) -> None:
+        if mishap is Mishap.FROZEN:
+            os.kill(self.process.core(), signal.SIGSTOP)
+        else:
+            self.process.send_all(signal.SIGSTOP)
+
+    async def relent(self) -> None:
+        self.process.send_all(signal.SIGCONT)
+
+    async def working(self) -> int:
+        """As its scheduler has it."""
+        told = exposition.parse((await self.aside.ask("GET", "/metrics", None, 5.0)).body)
+        return int(told["vllm:num_requests_running"] + told["vllm:num_requests_waiting"])
+
+
+class VllmStage(Stage):
+    vocab_size, context, slots, queue = VOCAB, CONTEXT, SLOTS, QUEUE
+    exactness = Exactness.GREEDY
+    abilities = frozenset(
+        (Ability.IDS_IN, Ability.IDS_OUT, Ability.LOGPROBS, Ability.SEED, Ability.GRAMMAR, Ability.COUNTERS)
+    )
+    mishaps = frozenset((Mishap.FROZEN, Mishap.SILENT))
+    long_tokens = 300
+    patience_s = 90.0
+
+    def __init__(self, process: VllmProcess) -> None:
+        self._process = process
+
+    def play(self, story: Callable[[Any], Awaitable[None]]) -> None:
+        async def run() -> None:
+            doors = [HttpDoor(self._process.url, CLOCK, self._process.key) for _ in range(2)]
+            engine = VllmEngine(doors[0], SERVING)
+            try:
+                await engine.learn()
+                await story(VllmScene(engine, self._process, doors[1]))
+            finally:
+                self._process.send_all(signal.SIGCONT)
+                await engine.close()
+                await doors[1].close()
+
+        asyncio.run(run())
+
+
+class TestRealVllm(ForeignContract):
+    @pytest.fixture
+    def stage(self, vllm: VllmProcess) -> Stage:
+        return VllmStage(vllm)
+
+
+def with_engine(vllm: VllmProcess, story: Callable[[VllmEngine], Awaitable[None]]) -> None:
+    async def run() -> None:
+        engine = VllmEngine(HttpDoor(vllm.url, CLOCK, vllm.key), SERVING)
+        try:
+            await engine.learn()
+            await story(engine)
+        finally:
+            await engine.close()
+
+    asyncio.run(run())
+
+
+def asked_of(prompt_ids: list[int], tokens: int = TOKENS) -> Generation:
+    return Generation(id="g", prompt_ids=prompt_ids, sampling=Sampling(temperature=0), max_tokens=tokens, stop_ids=(1,))
+
+
+def unending(prompt_ids: list[int]) -> Generation:
+    sampling = Sampling(temperature=0, ignore_eos=True)
+    return Generation(id="u", prompt_ids=prompt_ids, sampling=sampling, max_tokens=CONTEXT - 20)
+
+
+def test_its_greedy_tokens_are_the_embedded_engine_s(vllm: VllmProcess) -> None:
+    lines = (SHIPPED / "reference.jsonl").read_bytes().splitlines()[:CASES]
+    prompts = [msgspec.json.decode(line)["prompt_ids"] for line in lines]
+    core = open_core(SHIPPED, CoreOptions(slots=4, context_tokens_max=CONTEXT))
+    ours: list[list[int]] = []
+    for ticket, prompt_ids in enumerate(prompts):
+        asked = asked_of(prompt_ids)
+        core.submit(ticket, Work(prompt_ids=prompt_ids, delivered_ids=[], sampling=asked.sampling, max_tokens=TOKENS,
+                                 seed=0, stop_ids=(1,)))  # fmt: skip
+        ours.append([])
+        over = False
+        while not over:
+            for made in core.step():
+                ours[ticket] += made.ids
+                over = made.finish is not None
+
+    async def story(engine: VllmEngine) -> None:
+        theirs = [(await listen_to(engine, asked_of(prompt_ids))).ids for prompt_ids in prompts]
+        assert theirs == ours
+        assert sum(map(len, ours)) > CASES
+
+    with_engine(vllm, story)
+
+
+def test_a_wrong_key_opens_nothing(vllm: VllmProcess) -> None:
+    async def run() -> None:
+        engine = VllmEngine(HttpDoor(vllm.url, CLOCK, "wrong"), SERVING)
+        with pytest.raises(EngineLost, match="answered 401"):
+            await engine.learn()
+        await engine.close()
+
+    asyncio.run(run())
+
+
+async def working(engine: VllmEngine, requests: int) -> None:
+    while (await engine.probe()).load.running < requests:
+        await CLOCK.sleep(0.01)
+
+
+def test_a_frozen_core_is_told_by_counters_alone(vllm: VllmProcess) -> None:
+    """Its own /health stays green while the process that computes stands still; ours goes by the step."""
+
+    async def story(engine: VllmEngine) -> None:
+        door = HttpDoor(vllm.url, CLOCK)
+        reading = asyncio.ensure_future(listen_to(engine, unending([5, 6, 7])))
+        await working(engine, 1)
+        os.kill(vllm.core(), signal.SIGSTOP)
+        try:
+            await engine.probe()  # what was under way when it stopped
+            looks = []
+            for _ in range(10):
+                await CLOCK.sleep(0.1)
+                looks.append(((await door.ask("GET", "/health", None, 2.0)).status, (await engine.probe()).load.step))
+            assert {status for status, _ in looks} == {200}
+            assert len({step for _, step in looks}) == 1
+            assert not reading.done()
+        finally:
+            os.kill(vllm.core(), signal.SIGCONT)
+        await reading
+        await door.close()
+
+    with_engine(vllm, story)
+
+
+def test_the_death_of_its_core_loses_every_stream_and_is_told_as_a_death(vllm: VllmProcess) -> None:
+    """The last one: it ends the server. Behind the error vLLM says `[DONE]`, as after a whole answer."""
+
+    async def story(engine: VllmEngine) -> None:
+        readings = [asyncio.ensure_future(listen_to(engine, unending([5, 6, n]))) for n in range(8, 8 + SLOTS)]
+        await working(engine, SLOTS)
+        os.kill(vllm.core(), signal.SIGKILL)
+        outcomes = await asyncio.gather(*readings, return_exceptions=True)
+        assert [type(one) for one in outcomes] == [EngineLost] * SLOTS, outcomes
+        assert all(isinstance(one, EngineLost) and one.died for one in outcomes), outcomes
+        with pytest.raises(EngineLost):  # green for another moment, then 503, then the door is shut
+            while True:
+                await engine.probe()
+        with pytest.raises((EngineLost, EngineRefused)):
+            await listen_to(engine, asked_of([5, 6, 7]))
+
+    with_engine(vllm, story)

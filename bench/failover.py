@@ -5,6 +5,8 @@
     python bench/failover.py --prefill              prompts of 30,000 tokens at full batch and no fault: is anybody suspected?
     python bench/failover.py --engine scripted      one kill and one freeze: 60 streams of 200 tokens at 20 ms
     python bench/failover.py --engine embedded      the same with 200 streams of the model that ships
+    python bench/failover.py --engine vllm          50 streams on real vLLM: its first process and its EngineCore are killed and
+                                                    frozen, while its /health is asked; triton and llamacpp likewise
 
 In the matrix (--faults) every stream is checked against what the scripted engine must say; in the runs with --engine against its
 twin from a run in which nothing was hurt. `pause` is the client's: the longest silence of a stream that moved. `found` is from
@@ -18,6 +20,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import foreign
 import matrix
 import msgspec
 import prefill
@@ -29,6 +32,7 @@ from rich.table import Table
 from holdfast.drill.arena import Arena, Plan, Sections
 from holdfast.drill.client import Client, Question
 from holdfast.drill.crowd import drizzle
+from holdfast.drill.engine_parts import Part
 from holdfast.drill.questions import question
 from holdfast.host.clock import MonotonicClock
 from holdfast.policy.havoc import Blow, Strike
@@ -36,10 +40,12 @@ from holdfast.policy.reckoning import Answer, Reckoning, percentile, reckon
 from holdfast.store import events
 
 PATIENCE_S = 120.0
+SETTLED_S = 300.0
 DRIZZLE_S = 5.0
 BEFORE_S = 1.0  # the drizzle has begun so long before the blow
 CASES_MAX = 60
 DRIZZLE_CASE = -1
+USUAL = {"scripted": (60, 200, 50.0), "embedded": (200, 96, 10.0)} | dict.fromkeys(foreign.ENGINES, (50, 250, 2.0))
 NOTICED = ("replica_suspected", "replica_lost", "breaker_opened")  # events by which the site says: not this one
 
 
@@ -64,11 +70,17 @@ class Row(Struct, kw_only=True):
     new_requests: int
     new_requests_failed: int
     false_alarms: int
+    part: str = "replica"  # which process was struck
+    health_ok: int = 0  # what the engine's own health said from the blow on, asked ten times a second: 200
+    health_bad: int = 0
+    health_silent: int = 0
+    health_first_bad_s: float = -1.0  # so long after the blow it first said anything but 200
 
 
 def questions(args: argparse.Namespace, model: str) -> list[Question]:
     """As many different ones as there are streams, up to CASES_MAX; all of the same length, so that none ends before the blow."""
-    more = {"temperature": 0.8, "max_tokens": args.tokens, "ignore_eos": True}
+    temperature = 0.0 if args.engine in foreign.ENGINES else 0.8  # what a foreign engine draws can't be drawn again
+    more = {"temperature": temperature, "max_tokens": args.tokens, "ignore_eos": True}
     return [
         question(case, model, f"Count from {case + 1} to {case + 200}.", **more)
         for case in range(min(args.streams, CASES_MAX))
@@ -86,6 +98,8 @@ class Bench:
         self._short = question(DRIZZLE_CASE, arena.model, "Hello.", **short)
         self._at_rest: dict[int, Answer] = {}
         self._gap_ms_p99 = -1.0
+        self._part = Part.REPLICA
+        self._told_health = foreign.Told()
 
     async def rest(self) -> None:
         """The undisturbed run: the same load, nothing hurt. Its answers are the measure of all others."""
@@ -99,9 +113,10 @@ class Bench:
         gaps = sorted(b - a for one in answers for a, b in zip(one.arrivals, one.arrivals[1:], strict=False))
         self._gap_ms_p99 = 1000 * percentile(gaps, 0.99)
 
-    async def fault(self, blow: Blow) -> Row:
+    async def fault(self, blow: Blow, part: Part = Part.REPLICA) -> Row:
         """The same load, and one blow in its middle."""
         await self._settled()
+        self._part, self._told_health = part, foreign.Told()
         answers, drops, strike = await self._load(blow)
         assert strike is not None
         total = reckon(answers, self._at_rest, [strike])
@@ -137,6 +152,11 @@ class Bench:
             new_requests=rest[0],
             new_requests_failed=rest[1],
             false_alarms=rest[2],
+            part=self._part.value,
+            health_ok=self._told_health.ok,
+            health_bad=self._told_health.bad,
+            health_silent=self._told_health.silent,
+            health_first_bad_s=self._told_health.first_bad_s,
         )
 
     async def _load(self, blow: Blow | None) -> tuple[list[Answer], list[Answer], Strike | None]:
@@ -152,6 +172,11 @@ class Bench:
             drops = group.create_task(drizzle(client, clock, self._short, rate, int(rate * DRIZZLE_S)))
             await clock.sleep(BEFORE_S)
             strike = self._strike(blow) if blow is not None else None
+            over = asyncio.Event()
+            if strike is not None and self._args.engine in foreign.ENGINES:
+                group.create_task(foreign.listen(self._health, clock, self._told_health, over))
+            await self._all_end(answers)
+            over.set()
         return answers, drops.result(), strike
 
     async def _all_speak(self, answers: list[Answer]) -> None:
@@ -159,20 +184,26 @@ class Bench:
         while any(len(answer.arrivals) < 3 and not answer.end for answer in answers):
             await self._clock.sleep(0.01)
 
+    async def _all_end(self, answers: list[Answer]) -> None:
+        while any(not answer.end for answer in answers):
+            await self._clock.sleep(0.01)
+
     def _strike(self, blow: Blow) -> Strike:
         victim = self._arena.roster().places[0]
+        if self._args.engine in foreign.ENGINES:
+            self._health = foreign.health_url(self._arena, self._args.engine, victim.replica)
         self._struck_unix_s = time.time()
         at = self._clock.now()
-        if not self._arena.strike(victim, blow):
+        if not self._arena.strike(victim, blow, self._part):
             sys.exit(f"{victim.replica} could not be hurt: its process is gone")
         return Strike(victim.replica, victim.boot, blow, at, "bench")
 
     async def _settled(self) -> None:
         """Until all replicas are listed again, and for a moment longer."""
-        give_up = self._clock.now() + 120
+        give_up = self._clock.now() + SETTLED_S
         while len(self._arena.roster().places) < self._args.replicas:
             if self._clock.now() > give_up:
-                sys.exit("a replica that was hurt did not come back within 120 s")
+                sys.exit(f"a replica that was hurt did not come back within {SETTLED_S:g} s")
             await self._clock.sleep(0.05)
         await self._clock.sleep(1.5)
 
@@ -189,12 +220,15 @@ async def measure(args: argparse.Namespace) -> list[Row]:
     }  # the next to be hurt is one that has just come back: not empty
     if args.engine == "scripted":
         more["replica"]["token_ms"] = float(args.token_ms)
+    blows = foreign.BLOWS.get(args.engine, ((Blow.KILL, Part.REPLICA), (Blow.FREEZE, Part.REPLICA)))
+    if args.engine in foreign.ENGINES:
+        more |= foreign.sections(args.program or foreign.program_of(args.engine), slots)
     clock = MonotonicClock()
-    arena = Arena(Plan(replicas=args.replicas, engine=args.engine, more=more), clock)
+    arena = Arena(Plan(replicas=args.replicas, engine=args.engine, more=more, ready_s=600.0), clock)
     async with arena:
         bench = Bench(args, arena, clock)
         await bench.rest()
-        rows = [await bench.fault(blow) for blow in (Blow.KILL, Blow.FREEZE)]
+        rows = [await bench.fault(blow, part) for blow, part in blows]
         if args.keep_events:
             args.keep_events.write_bytes(arena.folder.events.read_bytes())
     if arena.survivors:
@@ -208,19 +242,20 @@ def tell(rows: list[Row]) -> None:
     fields = [name for name in Row.__struct_fields__ if name != "engine"]
     table.add_column("")
     for row in rows:
-        table.add_column(f"{row.engine} {row.fault}", justify="right")
+        table.add_column(f"{row.engine} {row.fault} {row.part}", justify="right")
     for name in fields[1:]:
-        table.add_row(name, *(f"{getattr(row, name):g}" for row in rows))
+        if name != "part":
+            table.add_row(name, *(f"{getattr(row, name):g}" for row in rows))
     Console().print(table)
     print(msgspec.json.encode({"bench": "failover", "rows": rows}).decode())
 
 
 def compare(args: argparse.Namespace) -> int:
     """One kill and one freeze against an undisturbed run. Exit 1 when a stream was not exact or a new request failed."""
-    scripted = args.engine == "scripted"
-    args.streams = args.streams or (60 if scripted else 200)
-    args.tokens = args.tokens or (200 if scripted else 96)
-    args.background = args.background or (50.0 if scripted else 10.0)
+    streams, tokens, background = USUAL[args.engine]
+    args.streams, args.tokens = args.streams or streams, args.tokens or tokens
+    args.background = args.background or background
+    args.replicas = args.replicas or (2 if args.engine in foreign.ENGINES else 3)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         rows = runner.run(measure(args))
     tell(rows)
@@ -229,8 +264,7 @@ def compare(args: argparse.Namespace) -> int:
 
 def table(args: argparse.Namespace) -> int:
     """The matrix. Exit 1 when a promise was broken."""
-    args.streams = args.streams or 100
-    args.tokens = args.tokens or 130
+    args.streams, args.tokens, args.replicas = args.streams or 100, args.tokens or 130, args.replicas or 3
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         rows = runner.run(matrix.measure(args))
     matrix.tell(rows)
@@ -240,6 +274,7 @@ def table(args: argparse.Namespace) -> int:
 
 def long_prompts(args: argparse.Namespace) -> int:
     """Prompts of 30,000 tokens at full batch. Exit 1 when anybody was suspected, or an answer was broken."""
+    args.replicas = args.replicas or 3
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         outcome = runner.run(prefill.measure(args))
     prefill.tell(outcome)
@@ -272,15 +307,24 @@ def main() -> int:
     add("--seconds", type=float, default=120.0, help="of --prefill")
     add("--slots", type=int, default=16, help="of each replica with --prefill; there are as many streams as slots")
     add("--prompt-tokens", type=int, default=30_000, help="of --prefill")
-    add("--engine", choices=("embedded", "scripted"), default="scripted", help="one kill and one freeze of this engine")
-    add("--streams", type=int, help="default 100 in the matrix, 60 scripted, 200 embedded")
-    add("--tokens", type=int, help="of each stream; default 130 in the matrix, 200 scripted, 96 embedded")
+    add("--engine", choices=tuple(USUAL), default="scripted", help="kills and freezes of this engine")
+    add(
+        "--program",
+        type=Path,
+        help="interpreter of a foreign engine's environment; default .venv-ENGINE/bin/python here",
+    )
+    add("--streams", type=int, help="default 100 in the matrix, 60 scripted, 200 embedded, 50 on foreign engines")
+    add(
+        "--tokens",
+        type=int,
+        help="of each stream; default 130 in the matrix, 200 scripted, 96 embedded, 250 on foreign engines",
+    )
     add("--token-ms", type=float, default=20.0, help="pace of the scripted engine")
-    add("--replicas", type=int, default=3)
+    add("--replicas", type=int, help="default 3; 2 on foreign engines")
     add(
         "--background",
         type=float,
-        help="new short requests a second; default 50 scripted, 10 embedded and in the matrix",
+        help="new short requests a second; default 50 scripted, 10 embedded and in the matrix, 2 on foreign engines",
     )
     add("--keep-events", type=Path, help="copy the site's events log there")
     args = parser.parse_args()

@@ -27,7 +27,7 @@ from mutants import Mutants
 import holdfast as package
 from holdfast.dialect.open import open_dialect
 from holdfast.domain.fault import BadRequest, Fault
-from holdfast.domain.release import Exactness
+from holdfast.domain.release import Exactness, Release
 from holdfast.gateway.asker import Asker
 from holdfast.gateway.head import asker
 from holdfast.gateway.incoming import Hearing, Incoming, Request, Tick
@@ -40,7 +40,7 @@ from holdfast.gateway.surface import Surface
 from holdfast.gateway.surfaces import BY_PATH
 from holdfast.gateway.tokens import Tokens
 from holdfast.host.clock import MonotonicClock
-from holdfast.policy.continuation import contract
+from holdfast.policy.continuation import promise
 
 PEARL = Path(package.__file__).parent / "shipped" / "pearl"
 HANG_S = 0.5
@@ -48,7 +48,8 @@ HANG_S = 0.5
 MISTAKES = (ArithmeticError, AssertionError, AttributeError, BufferError, LookupError, NameError, OSError, RuntimeError)
 MISTAKES += (SyntaxError, TypeError, ValueError, Fault)
 LIMITS = Limits(head_bytes_max=16 * 1024, body_bytes_max=256 * 1024)
-CARD = ModelCard(name="pearl", exactness=Exactness.EXACT, context_tokens_max=1000)
+RELEASE = Release(model="pearl", engine="embedded", digest="ab" * 32, exactness=Exactness.EXACT)
+CARD = ModelCard(name="pearl", kinds=(RELEASE,), context_tokens_max=1000)
 
 
 async def nobody(generation: object) -> object:
@@ -66,7 +67,7 @@ class Target:
             service=nobody,
             dialect=open_dialect(PEARL),
             card=lambda: CARD,
-            contract=contract,
+            contract=promise,
             ready=lambda: (True, ""),
             clock=MonotonicClock(),
             unix_s=lambda: 0.0,

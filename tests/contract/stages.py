@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import uvloop
+from foreign_stage import ForeignStage
 from replica_process import ReplicaProcess
 from tiny_model import VOCAB, write_tiny_model
 
@@ -219,4 +220,5 @@ STAGES: dict[str, Callable[[Path], Any]] = {
     "embedded-scripted": lambda folder: ScriptedStage(folder, asyncio.run),
     "embedded-scripted-uvloop": lambda folder: ScriptedStage(folder, uvloop.run),
     "embedded-pearl": PearlStage,
+    "foreign-scripted": lambda folder: ForeignStage(folder, uvloop.run),
 }

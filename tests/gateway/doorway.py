@@ -15,17 +15,18 @@ from prometheus_client import CollectorRegistry
 from holdfast.dialect.open import open_dialect
 from holdfast.dialect.vocabulary import Vocabulary
 from holdfast.domain.event import Event
-from holdfast.domain.release import Exactness
+from holdfast.domain.release import Exactness, Release
 from holdfast.domain.request import Chunk, Finish, Generation
 from holdfast.gateway.http import Door
 from holdfast.gateway.needs import Limits, ModelCard, Needs
-from holdfast.policy.continuation import contract
+from holdfast.policy.continuation import promise
 
 T = TypeVar("T")
 FOLDER = Path(__file__).parents[2] / "src/holdfast/shipped/pearl"
 PEARL = open_dialect(FOLDER)
 VOCABULARY = Vocabulary(FOLDER)
-CARD = ModelCard(name="pearl", digest="ab" * 32, exactness=Exactness.EXACT, context_tokens_max=1000, created_unix_s=7)
+RELEASE = Release(model="pearl", engine="embedded", digest="ab" * 32, exactness=Exactness.EXACT)
+CARD = ModelCard(name="pearl", digest="ab" * 32, kinds=(RELEASE,), context_tokens_max=1000, created_unix_s=7)
 LIMITS = Limits()
 NOW_UNIX_S = 1_700_000_000.0
 
@@ -242,7 +243,7 @@ async def doorway(
         "service": service,
         "dialect": PEARL,
         "card": lambda: CARD,
-        "contract": contract,
+        "contract": promise,
         "ready": lambda: (True, "2 replicas serve"),
         "clock": clock,
         "unix_s": lambda: NOW_UNIX_S,

@@ -13,7 +13,7 @@ from holdfast.domain.fault import BadRequest, EngineLost, Expired
 from holdfast.domain.tenant import Limits
 from holdfast.gateway.degrade import Cut, Cuts, Degrader
 from holdfast.gateway.needs import Needs, Smaller
-from holdfast.policy.continuation import contract
+from holdfast.policy.continuation import promise
 
 
 class Clock:
@@ -242,7 +242,7 @@ class Beside:
             service=self.small,
             dialect=PEARL,
             card=lambda: card,
-            contract=contract,
+            contract=promise,
             ready=lambda: (True, ""),
             clock=HandClock(),
             unix_s=lambda: 7.0,

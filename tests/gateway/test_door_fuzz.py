@@ -17,7 +17,7 @@ from holdfast.gateway.http import Door
 from holdfast.gateway.needs import Limits, Needs
 from holdfast.gateway.openai_wire import Ask
 from holdfast.gateway.tokens import DetokenizeBody, TokenizeBody
-from holdfast.policy.continuation import contract
+from holdfast.policy.continuation import promise
 
 GOOD = request(chat_body("Hi"))
 PARTS = st.sampled_from(
@@ -89,7 +89,7 @@ async def _feed(pieces: list[bytes]) -> tuple[Wire, Door, list[dict[str, Any]]]:
         service=Says("ok"),
         dialect=PEARL,
         card=lambda: CARD,
-        contract=contract,
+        contract=promise,
         ready=lambda: (True, ""),
         clock=HandClock(),
         unix_s=lambda: 0.0,

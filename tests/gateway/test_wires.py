@@ -14,13 +14,13 @@ from test_responses import body as response_body
 from holdfast.domain.fault import BadRequest
 from holdfast.gateway import anthropic_wire, responses_wire
 from holdfast.gateway.needs import Needs
-from holdfast.policy.continuation import contract
+from holdfast.policy.continuation import promise
 
 NEEDS = Needs(
     service=lambda generation: iter(()),
     dialect=PEARL,
     card=lambda: CARD,
-    contract=contract,
+    contract=promise,
     ready=lambda: (True, ""),
     clock=HandClock(),
     unix_s=lambda: 0.0,

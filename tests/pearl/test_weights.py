@@ -11,11 +11,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from test_parity import spoken
 
-from holdfast.pearl.digest import release_digest
+from holdfast.pearl.digest import release_digests
 from holdfast.pearl.model import Model
 from holdfast.pearl.open import open_core
 from holdfast.pearl.options import BadModel, CoreOptions
 from holdfast.pearl.weights import INDEX, SINGLE, Weights
+from holdfast.store.model_folder import weights_of
 
 ONE_SLOT = CoreOptions(slots=1)
 TEXT = folders.text(1, 30)
@@ -201,6 +202,9 @@ def test_extra_tensors_are_left_alone(folder: Path) -> None:
 
 
 def test_the_digest_tells_what_changes_tokens(folder: Path) -> None:
+    def release_digest(folder: Path, build: str, options: CoreOptions) -> str:
+        return release_digests(folder, build, options).release
+
     whole = release_digest(folder, "pearl 1", ONE_SLOT)
     assert release_digest(folder, "pearl 1", CoreOptions(slots=9, threads=2, prefill_chunk_tokens=3)) == whole
     others = [release_digest(folder, "pearl 2", ONE_SLOT), release_digest(folder, "pearl 1", CoreOptions(dtype="bf16"))]
@@ -211,3 +215,12 @@ def test_the_digest_tells_what_changes_tokens(folder: Path) -> None:
     (folder / "tokenizer.json").write_text("{}")
     others.append(release_digest(folder, "pearl 1", ONE_SLOT))
     assert len({whole, *others}) == 5
+
+
+def test_engines_of_other_kinds_tell_the_same_weights_from_the_same_folder(folder: Path) -> None:
+    first = release_digests(folder, "pearl 1", ONE_SLOT)
+    other = release_digests(folder, "pearl 2", CoreOptions(dtype="bf16"))
+    assert first.weights == other.weights == weights_of(folder)
+    assert first.release != other.release
+    (folder / "tokenizer.json").write_text("{}")
+    assert weights_of(folder) == release_digests(folder, "pearl 1", ONE_SLOT).weights != first.weights

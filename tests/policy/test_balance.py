@@ -75,6 +75,15 @@ def test_nobody_says_why():
     assert verdict == NonePicked("none of 2 replicas may take traffic: 2 silent or draining")
 
 
+def test_one_of_another_release_is_never_picked_and_the_rule_says_why():
+    barred = _one("a", barred="it was begun elsewhere")
+    assert _replica(pick([barred, _one("b", 99)], frozenset())) == "b"
+    assert pick([barred], frozenset()) == NonePicked("none of 1 replicas may go on with it: it was begun elsewhere")
+    both = pick([barred, _one("b", suspect=True)], frozenset())
+    assert both == NonePicked("none of 2 replicas may go on with it: it was begun elsewhere")
+    assert pick([barred, _one("b", full="no")], frozenset()) == Crowded("b: no")
+
+
 def test_one_without_room_is_never_picked_and_the_answer_waits():
     full = _one("a", full="all its 4 slots are taken")
     assert pick([full], frozenset()) == Crowded("a: all its 4 slots are taken")
@@ -128,7 +137,15 @@ def test_of_several_that_have_the_beginning_the_least_loaded_goes_first():
 
 @pytest.mark.parametrize(
     "against",
-    [{"suspect": True}, {"open": True}, {"doubtful": True}, {"full": "no"}, {"crowded": "no"}, {"weight": 0.0}],
+    [
+        {"suspect": True},
+        {"open": True},
+        {"doubtful": True},
+        {"full": "no"},
+        {"crowded": "no"},
+        {"weight": 0.0},
+        {"barred": "no"},
+    ],
 )
 def test_having_the_beginning_excuses_nothing(against):
     field = Fleet([_one("a", **against), _one("b", 9)])
@@ -201,6 +218,7 @@ CANDIDATES = st.lists(
         full=st.sampled_from(["", "", "all its slots are taken"]),
         work=st.integers(0, 1000),
         share=st.sampled_from([0.1, 0.5, 1.0]),
+        barred=st.sampled_from(["", "", "it was begun elsewhere"]),
     ).map(lambda one: structs.replace(one, boot=one.replica + one.boot)),
     unique_by=lambda one: one.replica,
     max_size=13,
@@ -211,7 +229,7 @@ CANDIDATES = st.lists(
 @given(CANDIDATES, st.frozensets(st.sampled_from(["a1", "b1", "c1", "c2"])), st.booleans(), st.integers(0, 99))
 def test_never_a_suspect_never_a_full_one_and_somebody_if_there_is_one(candidates, tried, patient, seed):
     near = tuple((one.boot,) for one in candidates[:2])
-    fit = [one for one in candidates if not one.suspect and one.weight > 0]
+    fit = [one for one in candidates if not one.suspect and one.weight > 0 and not one.barred]
     for verdict in (
         pick(candidates, tried, patient),
         choose(Fleet(candidates), Ask(tried, patient, near), Random(seed).random),

@@ -2,10 +2,23 @@
 
 import pytest
 
-from holdfast.domain.release import Exactness
+from holdfast.domain.release import Exactness, Hold, Release
 from holdfast.domain.request import Finish, Generation, Sampling
 from holdfast.domain.transcript import Transcript
-from holdfast.policy.continuation import Complete, GiveUp, Resume, after_loss, contract, derived_seed, pause_s
+from holdfast.policy.continuation import (
+    Complete,
+    GiveUp,
+    Resume,
+    after_loss,
+    contract,
+    derived_seed,
+    pause_s,
+    promise,
+)
+
+
+def release(exactness=Exactness.EXACT, **more):
+    return Release(model="m", engine="e", digest="d", exactness=exactness, **more)
 
 
 @pytest.mark.parametrize(
@@ -19,7 +32,7 @@ from holdfast.policy.continuation import Complete, GiveUp, Resume, after_loss, c
     ],
 )
 def test_the_contract_never_promises_more_than_the_engine_keeps(temperature, exactness, word):
-    assert contract(Sampling(temperature=temperature), exactness).word == word
+    assert contract(Sampling(temperature=temperature), release(exactness)).word == word
 
 
 @pytest.mark.parametrize(
@@ -33,8 +46,58 @@ def test_the_contract_never_promises_more_than_the_engine_keeps(temperature, exa
 def test_a_grammar_goes_along(exactness, told):
     word, why = told
     asked = Sampling(temperature=0, grammar='start: "a"')
-    assert contract(asked, exactness) == (word, f"{why}, and its grammar is led through what was delivered")
-    assert contract(Sampling(temperature=0), exactness) == told
+    assert contract(asked, release(exactness)) == (word, f"{why}, and its grammar is led through what was delivered")
+    assert contract(Sampling(temperature=0), release(exactness)) == told
+
+
+PENALISED = Sampling(temperature=0, frequency_penalty=0.5)
+JSON = Sampling(temperature=0, grammar='start: "a"')
+
+
+@pytest.mark.parametrize(
+    ("sampling", "kind", "told"),
+    [
+        (Sampling(), release(by_text=True), ("fair", "continued by text")),
+        (Sampling(temperature=0), release(Exactness.GREEDY, by_text=True), ("fair", "continued by text")),
+        (PENALISED, release(Exactness.GREEDY), ("exact", "greedy")),
+        (
+            PENALISED,
+            release(Exactness.GREEDY, penalties_whole=False),
+            ("fair", "its penalties count anew where it was cut"),
+        ),
+        (JSON, release(grammar=Hold.FRESH), ("no", "its grammar can't be led through what was delivered")),
+        (
+            Sampling(temperature=0),
+            release(greedy_across=True),
+            ("fair", "greedy, and engines of other kinds on the same weights may go on with it"),
+        ),
+        (Sampling(), release(greedy_across=True), ("exact", "noise is keyed by seed and position")),
+    ],
+)
+def test_what_an_engine_can_not_keep_is_said(sampling, kind, told):
+    assert contract(sampling, kind) == told
+
+
+def test_of_several_kinds_the_weakest_that_may_begin_is_promised():
+    exact, fair = release(), release(Exactness.FAIR)
+    fresh, none = release(grammar=Hold.FRESH), release(Exactness.FAIR, grammar=Hold.NONE)
+    assert promise(Sampling(), (exact,)).word == "exact"
+    assert promise(Sampling(), (exact, fair)).word == promise(Sampling(), (fair, exact)).word == "fair"
+    assert promise(JSON, (exact, fresh)).word == "no"
+    assert promise(JSON, (exact, none)).word == "exact", "it is not given to one that can't hold it"
+    assert promise(JSON, (none, none)) == ("no", "nobody here can hold it to its grammar")
+    assert promise(Sampling(), ()).word == "fair"
+
+
+@pytest.mark.parametrize("hold", [Hold.FRESH, Hold.NONE])
+def test_what_is_held_to_a_grammar_that_can_not_be_led_ends_when_it_is_lost(hold):
+    asked = Generation(id="g", prompt_ids=[1], max_tokens=10, sampling=JSON)
+    lost = Transcript(asked, [1, 2], begun=release(grammar=hold))
+    why = "it is held to a grammar, which e can't lead through the 2 tokens delivered"
+    assert after_loss(lost, 4, 0) == GiveUp(why)
+    assert isinstance(after_loss(Transcript(asked, [], begun=release(grammar=hold)), 4, 0), Resume)
+    assert isinstance(after_loss(Transcript(asked, [1, 2], begun=release()), 4, 0), Resume)
+    assert isinstance(after_loss(Transcript(asked, [1] * 10, begun=release(grammar=hold)), 4, 0), Complete)
 
 
 def _transcript(delivered=3, moves=0, deadline=100.0):

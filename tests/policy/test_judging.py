@@ -119,6 +119,21 @@ def test_one_that_is_drained_while_it_loads_is_told_too():
     assert (note.happening, note.blamed) == (Happening.TOLD_TO_LEAVE, False)
 
 
+def test_a_start_that_comes_further_may_take_long():
+    stage = "weights loaded 12/163 shards"
+    one = changed(
+        serving(heard_at=None), state=ReplicaState.STARTING, served_at=None, started_at=NOW - 900, ready=False
+    )
+    loading = changed(one, staged_at=NOW - 299, stage=stage)
+    assert judging.kill(world(loading), RULES, NOW) is None
+    assert judging.kill(world(changed(loading, staged_at=NOW - 301)), RULES, NOW) == Kill(
+        name="replica-0",
+        why=f"kill replica-0 (pid 7): its start has come no further for 301 s than this: {stage}",
+    )
+    earlier = changed(loading, started_at=NOW - 10, staged_at=NOW - 2000)
+    assert judging.kill(world(earlier), RULES, NOW) is None, "the stage of an earlier life"
+
+
 def test_the_condemned_are_quarantined_once_they_are_down_until_they_are_let_off():
     one = down()
     wishes = Wishes(condemned={"replica-0": "two canaries came back wrong"})

@@ -78,6 +78,15 @@ def test_one_of_the_release_that_serves_goes_first():
     assert next_step(seen(*ones), RULES, NOW).name == "replica-3"
 
 
+def test_on_a_mixed_site_one_of_the_kind_that_is_lost_goes_first():
+    pearl, vllm = (Release(model="m", engine="e", digest=digest, weights="w") for digest in ("p", "v"))
+    ones = (serving("replica-1", release=pearl), warm("replica-2", since=1.0, release=pearl))
+    ones += (warm("replica-3", since=900.0, release=vllm),)
+    one = seen(*ones)
+    both = structs.replace(one, roster=structs.replace(one.roster, release=pearl, kinds=(pearl, vllm)))
+    assert [standby.note(other, both) is not None for other in ones] == [False, False, True]
+
+
 def test_the_least_busy_rests_when_one_too_many_serves_and_too_few_stand_by():
     busy, idle = serving("replica-0", load=Load(running=5)), serving("replica-1", load=Load(running=1))
     ones = (busy, idle, serving("replica-2", load=Load(running=4)))

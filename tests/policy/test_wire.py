@@ -6,7 +6,7 @@ from hypothesis import strategies as some
 
 from holdfast.domain.address import TcpAddress, UnixAddress, parse_address
 from holdfast.domain.ports import Produced
-from holdfast.domain.release import Exactness, Release
+from holdfast.domain.release import Exactness, Hold, Release
 from holdfast.domain.replica import Load
 from holdfast.domain.request import Finish, Sampling, TokenLogprob
 from holdfast.domain.wire import (
@@ -50,7 +50,12 @@ samplings = some.builds(
     ignore_eos=some.booleans(),
 )
 releases = some.builds(
-    Release, model=some.text(), engine=some.text(), digest=some.text(), exactness=some.sampled_from(Exactness)
+    Release,
+    model=some.text(),
+    engine=some.text(),
+    digest=some.text(),
+    exactness=some.sampled_from(Exactness),
+    grammar=some.sampled_from(Hold),
 )
 logprobs = some.none() | some.lists(some.builds(TokenLogprob, numbers, reals, pairs), max_size=3)
 finishes = some.none() | some.sampled_from(Finish)

@@ -66,6 +66,7 @@ class Supervised:
         self.ailments: dict[str, Ailment] = {}
         self.resettable = False
         self.resets: list[str] = []
+        self.swept: list[str] = []
         self.board: list[WorkerView] = []
         self.supervise: Supervise
         self.ears: Ears
@@ -98,6 +99,7 @@ class Supervised:
             renew=self._renew,
             read_views=self._views,
             reset=self._reset if self.resettable else None,
+            sweep=self.swept.append,
         )
         wants = [
             Want(

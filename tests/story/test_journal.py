@@ -8,7 +8,9 @@ from pair import Machine
 from holdfast.domain.event import AnswerFenced, JournalOff, JournalOn
 from holdfast.domain.fault import BadRequest, EngineLost, Fenced
 from holdfast.domain.journal import START
+from holdfast.domain.release import Release
 from holdfast.domain.request import Finish
+from holdfast.domain.roster import Roster
 from holdfast.sim.clock import run
 
 
@@ -261,8 +263,10 @@ def test_an_answer_of_another_release_is_not_continued():
         machine = Machine()
         async with machine.running():
             first, second = machine.worker(), machine.worker()
+            old, new = (Release(model="sim", engine="e", digest=digest) for digest in ("old", "new"))
             first.journal.release = lambda: "old"
-            second.journal.release = lambda: "new"
+            second.journal.kinds.see(Roster(release=old), ())
+            second.journal.kinds.see(Roster(release=new), ())
             asked = machine.world.generation(100)
             await first.ask(asked, until=40)
             got = await second.resume(await second.streams.find(asked.id))

@@ -6,8 +6,10 @@ import sys
 
 from msgspec import structs
 
+from holdfast.domain.engine import FOREIGN, EngineKind
 from holdfast.domain.ports import Child
 from holdfast.domain.settings import BadSettings, Settings
+from holdfast.domain.settings_engine import deal
 from holdfast.domain.site import Role
 from holdfast.domain.wish import Wishes
 from holdfast.fleet.crew import SMALLER, Want
@@ -19,6 +21,7 @@ from holdfast.store.folder import Folder
 LEVERS_ENV = "HOLDFAST_LEVERS"  # folder where scripted replicas open their levers
 DEVICE = re.compile(r"cpu|cuda(:\d{1,3})?")
 SMALLER_PORTS = 2 * REPLICAS_MAX  # health ports of the smaller model's replicas begin so far behind the others'
+ENGINE_LEAVE_S = 25.0  # for a foreign engine to end in its own way, once its replica's answers have
 GATEWAY_GRACE_S = 5.0  # beyond its own drain_s a worker gets so long to close its connections
 
 
@@ -70,8 +73,14 @@ def _replica(settings: Settings, folder: Folder, name: str, number: int, model: 
     threads = str(settings.replica.threads)
     env = (("OMP_NUM_THREADS", threads), ("MKL_NUM_THREADS", threads))
     devices = devices_of(settings.replica.devices)
-    device = devices[number % len(devices)]
-    words = (*_replica_words(settings, folder, name), f"--device={device}")
+    engine = deal(settings.replica.engine, settings.replica.url, settings.engine, number).kind
+    words = _replica_words(settings, folder, name, engine)
+    if engine in FOREIGN:
+        device = settings.replica.devices if not settings.replica.url else ""
+        words += (f"--settings={folder.settings}", f"--number={number}")
+    else:
+        device = devices[number % len(devices)]
+        words += (f"--device={device}",)
     return Want(role=Role.REPLICA, child=_child(folder, name, words, env), device=device, model=model)
 
 
@@ -91,7 +100,7 @@ def _child(folder: Folder, name: str, words: tuple[str, ...], env: tuple[tuple[s
     return Child(name=name, argv=_verb(*words), env=(*env, run_file), log_path=str(folder.log(name)))
 
 
-def _replica_words(settings: Settings, folder: Folder, name: str) -> tuple[str, ...]:
+def _replica_words(settings: Settings, folder: Folder, name: str, engine: EngineKind) -> tuple[str, ...]:
     replica, small = settings.replica, name.startswith(SMALLER)
     model = settings.smaller if small else settings.model
     options = {
@@ -100,7 +109,7 @@ def _replica_words(settings: Settings, folder: Folder, name: str) -> tuple[str, 
         "--box": folder.box(name),
         "--model": model.path,
         "--serve-as": model.name,
-        "--engine": replica.engine,
+        "--engine": engine.value,
         "--slots": replica.slots,
         "--context": replica.context_tokens_max,
         "--chunk": replica.prefill_chunk_tokens,
@@ -112,12 +121,20 @@ def _replica_words(settings: Settings, folder: Folder, name: str) -> tuple[str, 
     }
     if replica.health_port:
         options["--health"] = f"127.0.0.1:{replica.health_port + int(name.rpartition('-')[2]) + SMALLER_PORTS * small}"
-    if replica.engine == "scripted":
+    if engine is EngineKind.SCRIPTED:
         options["--token-ms"] = replica.token_ms
         if LEVERS_ENV in os.environ:  # a drill's site: see sim/levers.py
             options["--levers"] = f"{os.environ[LEVERS_ENV]}/{name}"
     flags = ("--core-dumps",) if settings.guard.core_dumps else ()
     return ("replica", *(f"{word}={value}" for word, value in options.items()), *flags)
+
+
+def _any_foreign(settings: Settings) -> bool:
+    """Whether some replica has an engine of somebody else, which has to be ended too."""
+    kinds = range(1 + len(settings.engine.mix))
+    return any(
+        deal(settings.replica.engine, settings.replica.url, settings.engine, one).kind in FOREIGN for one in kinds
+    )
 
 
 def rules_of(settings: Settings) -> Rules:
@@ -126,7 +143,7 @@ def rules_of(settings: Settings) -> Rules:
         restart=settings.restart,
         silent_s=settings.probe.silent_s,
         worker_silent_s=settings.probe.worker_silent_s,
-        replica_grace_s=settings.replica.drain_s + 1,
+        replica_grace_s=settings.replica.drain_s + 1 + ENGINE_LEAVE_S * _any_foreign(settings),
         gateway_grace_s=settings.gateway.drain_s + GATEWAY_GRACE_S,
         count=settings.replica.count,
         warm=settings.scaling.warm,

@@ -14,6 +14,7 @@ from msgspec import Struct, structs
 from holdfast.app.acts import digest_of_settings, write_down_if_it_can
 from holdfast.app.children import pool, rules_of, wants
 from holdfast.app.evidence import gather
+from holdfast.app.left_engines import sweep_after, sweep_all
 from holdfast.app.renewal import LOCK_FD, Renewal, handed_on, hear_signals, hold_signals
 from holdfast.domain.board import WorkerView
 from holdfast.domain.event import Emit, Event, SettingsStale
@@ -30,6 +31,7 @@ from holdfast.fleet.supervise import Hands, Supervise, Want
 from holdfast.host import ports, proc
 from holdfast.host.clock import MonotonicClock, unix_s
 from holdfast.host.doorway import LISTEN_FD, Doorway
+from holdfast.host.engine_sweep import GONE_S
 from holdfast.host.processes import Processes
 from holdfast.loop import run
 from holdfast.policy.muster import count
@@ -120,6 +122,7 @@ async def _keep(
     bodies = _Bodies(host, ears, wake, doorway, Renewal(lock, doorway, reload))
     try:
         adopted = host.adopt()
+        await sweep_all(folder, {one.name for one in adopted}, clock, 0)
         wished = wishes.read(folder.wishes) if adopted else wishes.change(folder.wishes, afresh)
         wanted = [] if stopping else wants(settings, folder, wished.epoch, pool(settings))
         if not stopping:
@@ -137,6 +140,7 @@ async def _keep(
         for one in supervise.standings():
             host.forget(one.name)
             snapshot.remove(folder.run(one.name))
+        await sweep_all(folder, set(), clock, GONE_S)
         if folder.root.is_dir():  # nothing runs any more: what answers were cut off, nobody can ask for
             FileShelf(shelf_folder(settings.journal.dir, folder.root)).dissolve()
             FileShelf(board_folder(folder.root)).dissolve()
@@ -205,6 +209,7 @@ def _hands(
         read_pulse=Pulses().read,
         equip=equip,
         renew=bodies.renewal,
+        sweep=partial(sweep_after, folder),
         read_views=partial(_views, folder),
     )
 

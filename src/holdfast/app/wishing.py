@@ -99,15 +99,22 @@ class Wisher:
         return asked[0]
 
     def watch(self, seen: Callable[[float], bool], patience_s: float) -> float | None:
-        """Poll until `seen`, which is told how many seconds have passed. Returns that; None when it took too long."""
+        """Poll until `seen`, which is told how many seconds have passed. Returns that; None when it took too long.
+
+        While the start of a replica comes further, the patience begins anew: a large model loads for many minutes.
+        """
         return asyncio.run(self._watch(seen, patience_s))
 
     async def _watch(self, seen: Callable[[float], bool], patience_s: float) -> float | None:
-        began = self.clock.now()
+        began = moved_at = self.clock.now()
+        stages: set[str] = set()
         while True:
-            passed_s = self.clock.now() - began
-            if seen(passed_s):
-                return passed_s
-            if passed_s > patience_s:
+            now = self.clock.now()
+            if seen(now - began):
+                return now - began
+            fresh = {f"{one.name}: {one.stage}" for one in self.processes() if one.stage} - stages
+            if fresh:
+                stages, moved_at = stages | fresh, now
+            if now - moved_at > patience_s:
                 return None
             await self.clock.sleep(POLL_S)

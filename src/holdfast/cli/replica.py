@@ -1,4 +1,4 @@
-"""holdfast replica: one engine in one process, serving gateways over a unix socket or loopback until it is told to leave."""
+"""holdfast replica: one engine, in this process or behind it, serving gateways over a unix socket or loopback until told to go."""
 
 import argparse
 import asyncio
@@ -14,13 +14,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 import uvloop
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from holdfast.cli.start_faults import start_fault
 from holdfast.domain.address import parse_address
+from holdfast.domain.engine import FOREIGN
 from holdfast.domain.fault import Fault
+from holdfast.domain.ports import Core
+from holdfast.domain.site import Run
+from holdfast.host import proc
 from holdfast.host.clock import MonotonicClock
 from holdfast.host.discretion import be_discreet, keep_quiet
+from holdfast.host.engine_process import EngineNotStarted
 from holdfast.host.health import HealthServer
 from holdfast.pearl.config import model_type_of
 from holdfast.pearl.listen import address_of, claim
@@ -34,20 +39,7 @@ RUN_FILE_ENV = "HOLDFAST_RUN_FILE"
 TOKEN_ENV = "HOLDFAST_TOKEN"
 # Each is a module with `open_core(args)`; only the one that was asked for is loaded: a scripted replica needs no torch.
 ENGINES = {"embedded": "holdfast.cli.core_embedded", "scripted": "holdfast.cli.core_scripted"}
-
-
-class RunFile(Struct, frozen=True, kw_only=True):
-    """What a supervisor needs to recognise this process later, and to find its doors."""
-
-    name: str
-    pid: int
-    start_ticks: int
-    token: str
-    boot: str
-    listen: str
-    health: str
-    box: str = ""
-    ready: bool = True
+FOREIGN_MODULE = "holdfast.cli.replica_foreign"
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -60,7 +52,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     add("--serve-as", default="", metavar="NAME", help="the model name that clients ask for (default: the folder's)")
     add("--box", type=Path, metavar="PATH", help="write here how the process died, if it dies of its own fault")
     add("--health", default="", metavar="ADDRESS", help="serve grpc.health.v1 here")
-    add("--engine", choices=tuple(ENGINES), default="embedded")
+    add("--engine", choices=(*ENGINES, *FOREIGN), default="embedded")
     add("--slots", type=_positive, default=32, help="answers that run at once (default 32)")
     add("--context", type=_positive, default=2048, help="prompt and answer of one slot, in tokens (default 2048)")
     add("--chunk", type=_positive, default=256, help="prompt tokens that one step may read (default 256)")
@@ -77,6 +69,10 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     add("--core-dumps", action="store_true", help="let a crash leave a core file, with prompts in it")
     add("--still-s", type=_seconds, default=10.0, help="not healthy when no step was made for so long (default 10)")
+    foreign = parser.add_argument_group("foreign engines: programs of somebody else, see holdfast engine check")
+    add = foreign.add_argument
+    add("--settings", type=Path, metavar="FILE", help="settings.json of the state folder: [replica], [engine], [model]")
+    add("--number", type=_natural, default=0, help="of this replica: which devices, which url (default 0)")
     scripted = parser.add_argument_group("scripted engine: answers known beforehand, for drills and measurements")
     add = scripted.add_argument
     add("--token-ms", type=_seconds, default=0.0, help="milliseconds from token to token")
@@ -105,9 +101,12 @@ def run(args: argparse.Namespace) -> int:
     began = clock.now()
     logging.basicConfig(stream=sys.stderr, level=logging.INFO)
     be_discreet(args.core_dumps)
+    if args.engine in FOREIGN:
+        code: int = importlib.import_module(FOREIGN_MODULE).run(args, clock, began)
+        return code
     try:
         replica = _prepare(args, clock)
-    except (Fault, OSError, ValueError, MemoryError, RuntimeError) as error:
+    except (EngineNotStarted, Fault, OSError, ValueError, MemoryError, RuntimeError) as error:
         found = start_fault(error)
         if found is None:
             raise
@@ -117,57 +116,72 @@ def run(args: argparse.Namespace) -> int:
     gc.freeze()  # what was loaded stays for good: no collector walks through it between two steps
 
     def ready() -> None:
-        _tell_ready(replica, clock.now() - began)
+        tell_ready(replica, clock.now() - began)
 
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_serve(replica, args.drain_s, ready))
+            runner.run(serve(replica, args.drain_s, ready))
     finally:
         replica.health.stop()
     return 0
 
 
-class _Replica(Struct):
+class Replica(Struct):
+    """A replica that may be served."""
+
     server: ReplicaServer
     listener: socket.socket
     health: HealthServer
-    run_file: RunFile
+    run_file: Run
     model: str
 
 
-def _prepare(args: argparse.Namespace, clock: MonotonicClock) -> _Replica:
+def _prepare(args: argparse.Namespace, clock: MonotonicClock) -> Replica:
     """Open everything that can fail: the address first, since it fails fast."""
     if args.engine == "embedded":
         if args.model is None:
             raise ValueError("--model is missing: name a model folder, or choose --engine scripted")
         model_type_of(args.model)  # a wrong folder shows before the engine's libraries are loaded
-    address = parse_address(args.listen)
-    claim(address).close()  # a taken address shows now, not after minutes of loading
-    health_address = parse_address(args.health) if args.health else None
+    claim(parse_address(args.listen)).close()  # a taken address shows now, not after minutes of loading
     core = _open_core(args)
+    return furnished(args, clock, core, core.context_tokens_max)
+
+
+def furnished(args: argparse.Namespace, clock: MonotonicClock, core: Core, context_tokens_max: int) -> Replica:
+    """Doors, health and black box around a core that is ready. Raises OSError, ValueError."""
     options = ServerOptions(
         replica=args.name,
         boot=secrets.token_hex(8),
-        context_tokens_max=core.context_tokens_max,
+        context_tokens_max=context_tokens_max,
         still_s_max=args.still_s,
         pause_s=args.token_ms / 1000,
         batch_window_s=args.batch_window_ms / 1000,
     )
     server = ReplicaServer(core, clock, options, getattr(core, "tap", None), _last_words(args.box, options.boot))
-    listener = claim(address)
+    listener = claim(parse_address(args.listen))
     model = core.release().model
     health = HealthServer(lambda: dict.fromkeys(("", model, args.name), server.complaint()), clock.now)
-    run_file = RunFile(
-        name=args.name,
-        pid=os.getpid(),
-        start_ticks=_start_ticks(),
-        token=os.environ.get(TOKEN_ENV, ""),
+    run_file = structs.replace(
+        about(args),
         boot=options.boot,
         listen=address_of(listener),
-        health=health.start(health_address) if health_address else "",
-        box=str(args.box.absolute()) if args.box else "",
+        health=health.start(parse_address(args.health)) if args.health else "",
+        ready=True,
     )
-    return _Replica(server, listener, health, run_file, model)
+    return Replica(server, listener, health, run_file, model)
+
+
+def about(args: argparse.Namespace) -> Run:
+    """What this process says of itself before it is ready."""
+    return Run(
+        name=args.name,
+        pid=os.getpid(),
+        start_ticks=proc.start_ticks(os.getpid()),
+        token=os.environ.get(TOKEN_ENV, ""),
+        listen=args.listen,
+        box=str(args.box.absolute()) if args.box else "",
+        ready=False,
+    )
 
 
 def _last_words(box: Path | None, boot: str) -> LastWords | None:
@@ -190,7 +204,8 @@ def _open_core(args: argparse.Namespace) -> OpenCore:
     return core
 
 
-async def _serve(replica: _Replica, drain_s: float, ready: Callable[[], None]) -> None:
+async def serve(replica: Replica, drain_s: float, ready: Callable[[], None]) -> None:
+    """Serve until drained; SIGTERM and Ctrl-C begin the drain. `ready` is called when that can be."""
     loop = asyncio.get_running_loop()
     keep_quiet(loop)
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -199,23 +214,19 @@ async def _serve(replica: _Replica, drain_s: float, ready: Callable[[], None]) -
     await replica.server.serve(replica.listener)
 
 
-def _tell_ready(replica: _Replica, took_s: float) -> None:
+def tell_ready(replica: Replica, took_s: float) -> None:
     """The run file first: whoever waits for the line on stdout may read it at once."""
     seen = replica.run_file
-    path = os.environ.get(RUN_FILE_ENV)
-    if path:
-        snapshot.put(Path(path), seen)
+    write_run_file(seen)
     health = f" health={seen.health}" if seen.health else ""
     print(f"ready replica={seen.name} listen={seen.listen}{health} model={replica.model} in {took_s:.1f} s", flush=True)
 
 
-def _start_ticks() -> int:
-    """When this process started, in clock ticks since boot: field 22 of /proc/self/stat (proc(5)); 0 where there is none."""
-    try:
-        text = Path("/proc/self/stat").read_text()
-    except FileNotFoundError:
-        return 0
-    return int(text.rpartition(")")[2].split()[19])
+def write_run_file(run: Run) -> None:
+    """Where the supervisor has asked for it; nobody else does. Raises OSError."""
+    path = os.environ.get(RUN_FILE_ENV)
+    if path:
+        snapshot.put(Path(path), run)
 
 
 def _positive(text: str) -> int:

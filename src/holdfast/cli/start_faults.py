@@ -8,21 +8,27 @@ import errno
 from msgspec import Struct
 
 from holdfast.domain.replica import StartFault
+from holdfast.host.engine_process import EngineNotStarted
 from holdfast.pearl.options import BadDevice, BadModel
 
 # what torch and the C library say when memory is short; torch raises RuntimeError for it, or a subclass
 MEMORY_WORDS = ("out of memory", "can't allocate memory", "cannot allocate memory", "bad_alloc", "not enough memory")
 
 
-class Verdict(Struct, frozen=True):
-    """What the process ends with."""
+AGAIN = 1  # the exit code of a start that may succeed the next time
 
-    code: StartFault
+
+class Verdict(Struct, frozen=True):
+    """What the process ends with: one of StartFault's codes, or AGAIN."""
+
+    code: int
     why: str
 
 
 def start_fault(error: Exception) -> Verdict | None:
     """Sort an exception of the start; None for one that is nobody's setting but our mistake."""
+    if isinstance(error, EngineNotStarted):  # a foreign engine: its log was read already
+        return Verdict(AGAIN if error.code is None else error.code, " ".join(error.why.split()))
     text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     short = isinstance(error, OSError) and error.errno == errno.ENOMEM
     if isinstance(error, MemoryError) or short or any(words in text.lower() for words in MEMORY_WORDS):

@@ -113,6 +113,12 @@ def _print(site: dict[str, Any]) -> None:
             Text(one["why"]),
         )
     console.print(table)
+    engines: dict[str, list[str]] = {}
+    for one in site["processes"]:
+        if one.get("engine"):
+            engines.setdefault(one["engine"], []).append(one["name"])
+    for engine, names in engines.items():
+        console.print(Text(f"engine of {', '.join(names)}: {engine}", "dim"))
 
 
 def _load(load: dict[str, int] | None) -> str:

@@ -2,6 +2,8 @@
 
 from msgspec import Struct
 
+from holdfast.domain.release import Release
+
 
 class Limit(Struct, frozen=True):
     """A limit that somebody has met. `name` is a word that is stable for programs; amounts are in `unit`."""
@@ -19,8 +21,11 @@ class Fault(Exception):
     def __init__(self, why: str) -> None:
         super().__init__(why)
         self.why = why
-        self.replica = ""  # the boot whose state it is, and its replica's name; the layer that dialled writes them down
+        self.replica = (
+            ""  # the boot whose state it is, its replica's name, what runs there; the layer that dialled says so
+        )
         self.name = ""
+        self.release: Release | None = None
 
 
 class EngineRefused(Fault):

@@ -4,7 +4,7 @@ Messages quote what was being worked on, and that is somebody's prompt. So logs,
 only; the messages that are let through are listed here, and quote nothing of a request.
 """
 
-HARMLESS = ("CUDA ", "NCCL ")  # what a message begins with that tells of a device
+HARMLESS = ("CUDA ", "NCCL ", "engine ")  # what a message begins with that tells of a device, or of how an engine ended
 SHORT_OF_MEMORY = "out of memory"
 DEPTH_MAX = 40
 

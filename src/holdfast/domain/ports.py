@@ -1,7 +1,7 @@
 """The ports: what the hands must be able to do, at most five methods each. sim/ implements all of them too."""
 
 from collections.abc import AsyncGenerator, Callable, Iterable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from msgspec import Struct
 
@@ -152,6 +152,7 @@ class Produced(Struct):
     logprobs: list[TokenLogprob] | None = None
     cached_tokens: int = 0
     fault: str = ""  # this attempt failed inside the engine (NaN logits, ...): the sentence
+    refused: bool = False  # and the engine had not begun with it
     param: str = ""  # the fault is the request's own, in this field: no replica of this release would do better
 
 
@@ -182,6 +183,25 @@ class Core(Protocol):
     def load(self) -> Load: ...
 
     def release(self) -> Release: ...
+
+
+@runtime_checkable
+class RemoteCore(Protocol):
+    """What a Core has besides when its work is done by another process: there is nothing to step while it has brought nothing.
+
+    `on_stir` is set by whoever drives it, and is called when `stirred` becomes true.
+    """
+
+    on_stir: Callable[[], None]
+
+    @property
+    def stirred(self) -> bool:
+        """Whether `step` has something to give, or to raise."""
+        ...
+
+    def vouch(self, answer: Callable[[], None]) -> None:
+        """Call `answer` at the next sign of life of the other process, however long that takes."""
+        ...
 
 
 class Child(Struct, frozen=True, kw_only=True):

@@ -17,11 +17,29 @@ class Exactness(StrEnum):
     FAIR = "fair"
 
 
+class Hold(StrEnum):
+    """How an engine holds an answer to a grammar. LED: wherever it was cut, since the grammar can be led through what was
+    delivered. FRESH: only one that it makes from its first token to its last. NONE: not at all."""
+
+    LED = "led"
+    FRESH = "fresh"
+    NONE = "none"
+
+
 class Release(Struct, frozen=True, kw_only=True):
-    """Engine build + weights digest + settings."""
+    """Engine build + weights digest + settings.
+
+    `digest` says who may continue whose answers. `weights` says who serves the same model: equal for engines of different
+    kinds on one model folder, empty where nobody knows. How far such engines may help each other out: policy/mixture.py.
+    """
 
     model: str  # the name that clients ask for
     engine: str  # embedded, scripted, vllm, ...
     digest: str  # SHA-256 over engine build, weights, tokenizer and the settings that change tokens; hex
     exactness: Exactness = Exactness.FAIR
     version: str = "0.0.0"
+    weights: str = ""  # SHA-256 of what decides tokens besides the engine: configuration, tokenizer, weights; hex
+    by_text: bool = False  # it takes no token ids: what was delivered is given to it as text, and may be cut otherwise
+    grammar: Hold = Hold.LED
+    greedy_across: bool = False  # it and other engines on the same weights may go on with each other's greedy answers
+    penalties_whole: bool = True  # penalties count what was delivered before a cut too, and not only what comes after

@@ -9,6 +9,8 @@ from enum import StrEnum
 
 from msgspec import Struct
 
+from holdfast.domain.release import Release
+
 
 class Sampling(Struct, frozen=True, omit_defaults=True, array_like=True):
     """How the next token is chosen. Penalties count the answer so far (delivered tokens included), never the prompt.
@@ -47,6 +49,9 @@ class Generation(Struct, frozen=True, kw_only=True):
     delivered_ids: list[int] = []
     replica: str = ""  # set by pick, read by guard and dial
     tried: frozenset[str] = frozenset()  # boots of replicas that this answer has left
+    begun: Release | None = (
+        None  # on which its first token was made, where that is known: it stays there (policy/mixture.py)
+    )
     epoch: int = 0  # of the attempt; failover raises it at every move, and drops chunks of any other
     urgent: bool = False  # a client holds the beginning of this answer: it goes ahead of new work and is never shed
     alone: bool = False  # a suspect (policy/poison.py): it must be the only one of its kind on its replica

@@ -16,6 +16,7 @@ class Place(Struct, frozen=True, kw_only=True):
     leaving: str = ""  # why its streams are to move elsewhere now, while it still answers; empty: it stays
     box: str = ""  # path of its black box, see Run.box
     model: str = ""  # which model it serves: empty for the site's own, else the name of the smaller one
+    digest: str = ""  # of its release, one of Roster.kinds; empty on a site with one kind
     warm: bool = False  # loaded and connected, but it gets work only when the others are lost; its weight is 0
 
 
@@ -25,4 +26,7 @@ class Roster(Struct, frozen=True, kw_only=True):
     epoch: int = 0
     replicas: int = 0  # how many are wanted, serving or not: who may be suspected is a share of these
     release: Release | None = None
+    kinds: tuple[
+        Release, ...
+    ] = ()  # where engines of several kinds serve: all that do, or will again; `release` is the first
     places: tuple[Place, ...] = ()

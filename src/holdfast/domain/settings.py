@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 from holdfast.domain.settings_door import Gateway
+from holdfast.domain.settings_engine import EngineSettings
 from holdfast.domain.settings_kinds import Port, Seconds
 from holdfast.domain.settings_overload import Admission, Balance, Degradation, Scaling, Smaller, Tenant
 
@@ -55,9 +56,19 @@ class ReplicaSettings(Struct, frozen=True, forbid_unknown_fields=True):
 
     count: Annotated[int, Meta(ge=0, le=64, description="How many replicas run.")] = 2
     engine: Annotated[
-        Literal["embedded", "scripted"],
-        Meta(description="`embedded` runs the model; `scripted` gives made-up tokens at a fixed pace, for drills."),
+        Literal["embedded", "scripted", "vllm", "sglang", "triton", "llamacpp", "openai"],
+        Meta(
+            description="Who computes: `embedded` is Holdfast's own engine; `scripted` gives made-up tokens at a fixed pace, for "
+            "drills; the others are programs of somebody else, see [engine]; `openai` is any server of that API, by url."
+        ),
     ] = "embedded"
+    url: Annotated[
+        str,
+        Meta(
+            description="Engines that run already, commas between, dealt out to the replicas in turn: `http://HOST:PORT`, for "
+            "Triton `grpc://HOST:PORT`. Holdfast uses them, and neither starts nor stops them. Empty: it runs the engine itself."
+        ),
+    ] = ""
     slots: Annotated[int, Meta(ge=1, le=1024, description="Answers that one replica generates at the same time.")] = 32
     context_tokens_max: Annotated[
         int,
@@ -318,6 +329,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     site: Site = Site()
     model: Model = Model()
     replica: ReplicaSettings = ReplicaSettings()
+    engine: EngineSettings = EngineSettings()
     gateway: Gateway = Gateway()
     admission: Admission = Admission()
     tenants: dict[str, Tenant] = {}

@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import msgspec
 from msgspec import structs
 
+from holdfast.domain.engine_words import contradiction
 from holdfast.domain.settings import BadSettings, Control, Settings
 from holdfast.domain.settings_door import Gateway
 
@@ -125,6 +126,9 @@ def _refuse_contradictions(settings: Settings, source: str) -> None:
         )
     if settings.restart.first_delay_s > settings.restart.delay_max_s:
         raise BadSettings(f"{source}: [restart] first_delay_s must not be above delay_max_s.")
+    replica = settings.replica
+    if said := contradiction(replica.engine, replica.url, replica.devices, settings.engine):
+        raise BadSettings(f"{source}: {said}")
     _refuse_half_papers(source, "gateway", gateway)
     _refuse_half_papers(source, "control", control)
     if gateway.port == control.port:

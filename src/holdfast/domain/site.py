@@ -23,9 +23,11 @@ class Role(StrEnum):
 
 
 class Run(Struct, frozen=True, kw_only=True):
-    """What a child says of itself once it is ready; it writes this to the path in HOLDFAST_RUN_FILE, by atomic rename.
+    """What a child says of itself; it writes this to the path in HOLDFAST_RUN_FILE, by atomic rename, once it is ready.
 
-    `token` is HOLDFAST_TOKEN, repeated: a run file with another token belongs to an earlier life of the same name.
+    `token` is HOLDFAST_TOKEN, repeated: a run file with another token belongs to an earlier life of the same name. A replica
+    whose start takes long writes it before that too, with `ready` False and a new `stage` whenever it has come further:
+    nobody dials it yet, and it is not given up while it moves.
     """
 
     name: str
@@ -38,6 +40,8 @@ class Run(Struct, frozen=True, kw_only=True):
     pulse: str = ""  # a file whose first 8 bytes are a double: the Clock's seconds of its last sign of life
     box: str = ""  # a file that is empty until this process dies of its own fault, then says how (its black box)
     ready: bool = True
+    stage: str = ""  # how far the start has come: weights loaded 12/163 shards
+    engine: str = ""  # a foreign engine's build, and what it can do
 
 
 class ProcessView(Struct, frozen=True, kw_only=True):
@@ -55,6 +59,8 @@ class ProcessView(Struct, frozen=True, kw_only=True):
     device: str = ""  # where a replica computes: cpu, cuda:0
     epoch: int = 0  # the upgrade that it belongs to
     model: str = ""  # which model a replica serves: empty for the site's own, else the name of the smaller one
+    stage: str = ""  # how far a start has come that takes long
+    engine: str = ""  # a foreign engine's build, and what it can do: vllm 0.32.0: ids in, ids out; no priority
 
 
 class SiteView(Struct, frozen=True, kw_only=True):

@@ -2,13 +2,15 @@
 
 from msgspec import Struct, structs
 
+from holdfast.domain.release import Release
 from holdfast.domain.request import Chunk, Finish, Generation
 
 
 class Transcript(Struct):
     """(request, prompt ids, delivered ids, seed), and how the answer has travelled so far.
 
-    The failover layer owns it: ids are written here before anybody above sees them.
+    The failover layer owns it: ids are written here before anybody above sees them. `begun`: the release on which its first token
+    was made, as far as anybody has had to know: it is learnt when an attempt is lost.
     """
 
     asked: Generation
@@ -16,11 +18,12 @@ class Transcript(Struct):
     moves: int = 0
     epoch: int = 0  # of the attempt that may deliver now
     finish: Finish | None = None
+    begun: Release | None = None
 
     @classmethod
     def of(cls, generation: Generation) -> "Transcript":
         """A transcript for a generation that may itself be a continuation."""
-        return cls(generation, list(generation.delivered_ids))
+        return cls(generation, list(generation.delivered_ids), begun=generation.begun)
 
     def write(self, chunk: Chunk) -> None:
         """Take down what the engine said before it is passed on."""
@@ -31,4 +34,6 @@ class Transcript(Struct):
     def rest(self, tried: frozenset[str]) -> Generation:
         """The generation that continues this answer on a replica not in `tried`. From here on the last attempt is fenced."""
         self.epoch += 1
-        return structs.replace(self.asked, delivered_ids=list(self.delivered_ids), tried=tried, epoch=self.epoch)
+        return structs.replace(
+            self.asked, delivered_ids=list(self.delivered_ids), tried=tried, epoch=self.epoch, begun=self.begun
+        )

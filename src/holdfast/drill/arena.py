@@ -24,6 +24,8 @@ from holdfast.domain.roster import Place, Roster
 from holdfast.domain.settings import Settings
 from holdfast.domain.settings_text import read
 from holdfast.domain.site import SiteView
+from holdfast.drill import engine_parts
+from holdfast.drill.engine_parts import Part
 from holdfast.drill.tail import Tail
 from holdfast.drill.truth import Truth
 from holdfast.host import proc
@@ -159,21 +161,29 @@ class Arena:
         """What the supervisor last saw."""
         return snapshot.take(self.folder.site, SiteView)
 
-    def strike(self, place: Place, blow: Blow) -> bool:
-        """Hurt one replica of this arena; false when its process is gone already or is not ours."""
+    def strike(self, place: Place, blow: Blow, part: Part = Part.REPLICA) -> bool:
+        """Hurt one replica of this arena, or a part of its foreign engine; false when that is gone already or is not ours."""
         try:
             pidfd = os.pidfd_open(place.pid)
         except OSError:
             return False
         ours = {birth.token for birth in Births(self.folder.root / "birth").read() if birth.pid == place.pid}
+        victim: int | None = pidfd
         if proc.token(place.pid) not in ours:
-            os.close(pidfd)
-            return False
-        signal.pidfd_send_signal(pidfd, signal.Signals[blow.value])
-        if blow is Blow.FREEZE:
-            self._frozen.append(pidfd)
+            victim = None
+        elif part is Part.REPLICA:
+            signal.pidfd_send_signal(pidfd, signal.Signals[blow.value])
         else:
+            pid = engine_parts.pid_of(self.folder.run(place.replica), part)
+            victim = engine_parts.strike(pid, blow) if pid else None
+        if victim != pidfd:
             os.close(pidfd)
+        if victim is None:
+            return False
+        if blow is Blow.FREEZE:
+            self._frozen.append(victim)
+        else:
+            os.close(victim)
         return True
 
     async def hurt(self, place: Place, blow: Blow, seed: int = 0) -> float | None:

@@ -260,7 +260,7 @@ class Evidence:
     def _slow(self, name: str, one: _History, now: float) -> Ailment | None:
         rules = self._rules
         since = now - rules.slow_s / 2
-        alike = {who: history for who, history in self._histories.items() if _model(history) == _model(one)}
+        alike = {who: history for who, history in self._histories.items() if _build(history) == _build(one)}
         recent = {who: [pace for pace in history.paces if pace.at >= since] for who, history in alike.items()}
         own = recent.pop(name)
         verdict = gray.of_replica(own, recent.values(), rules.slow_z)
@@ -350,7 +350,7 @@ class Evidence:
         one.told = found.kind if found is not None else ""
 
 
-def _model(history: _History) -> str:
-    """Which model it serves: the pace of another one is no measure."""
+def _build(history: _History) -> tuple[str, str]:
+    """Which model it serves, by which engine: the pace of another one is no measure."""
     release = history.last.release if history.last is not None else None
-    return release.model if release is not None else ""
+    return (release.model, release.engine) if release is not None else ("", "")

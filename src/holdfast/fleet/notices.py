@@ -14,6 +14,8 @@ def reason(one: Standing, wishes: Wishes) -> str:
         return f"drained, {drained}; it runs again after: holdfast undrain {one.name}"
     if one.state is ReplicaState.SERVING:
         return f"started again: {one.deaths[-1].why}" if one.deaths else ""
+    if one.state is ReplicaState.STARTING and one.fact.stage:
+        return one.fact.stage
     return one.why
 
 

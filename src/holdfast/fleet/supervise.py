@@ -45,7 +45,8 @@ class Hands:
     read_wishes, change_wishes: what operators want beyond the settings. read_pulse: the last sign of life of the worker whose
     run file names this pulse. ailments: what is wrong with a process that runs and answers, by name. equip: a child as it is
     started now, with what only a living supervisor can give it. renew: become a new supervisor in this very process, after
-    which nothing here goes on; raises OSError when that is refused. reset: reset a device; None where nobody can.
+    which nothing here goes on; raises OSError when that is refused. reset: reset a device; None where nobody can. sweep: end
+    what a dead replica may have left of its engine.
     read_views: what the gateway workers tell on the board; scaling goes by it.
     """
 
@@ -69,6 +70,7 @@ class Hands:
     equip: Callable[[Want], Child] = lambda want: want.child
     renew: Callable[[], None] = lambda: None
     reset: Callable[[str], Awaitable[None]] | None = None
+    sweep: Callable[[str], None] = lambda name: None
     read_views: Callable[[], list[WorkerView]] = list
 
 
@@ -118,7 +120,7 @@ class Supervise:
             {
                 name: (run.listen, run.boot)
                 for name, run in runs.items()
-                if run is not None and self._crew.role(name) is Role.REPLICA
+                if run is not None and run.ready and self._crew.role(name) is Role.REPLICA
             }
         )
         wanted = self._muster()
@@ -126,7 +128,10 @@ class Supervise:
             one = self._standings.get(name) or self._fresh(name, now)
             fact = self._fact(name, sightings.get(name), runs.get(name))
             told = one.announced_at if fact.boot and fact.boot == one.fact.boot else now if fact.boot else None
-            self._standings[name] = structs.replace(one, wanted=name in wanted, fact=fact, announced_at=told)
+            staged = now if fact.stage and fact.stage != one.fact.stage else one.staged_at
+            self._standings[name] = structs.replace(
+                one, wanted=name in wanted, fact=fact, announced_at=told, staged_at=staged
+            )
         since = self._doubting_since
         replicas = (one for one in self._standings.values() if one.role is Role.REPLICA)
         if since is not None and any((one.fact.heard_at or 0) > since for one in replicas):
@@ -181,9 +186,10 @@ class Supervise:
                 self._note(step, now)
                 for told in notices.events_of(one, step, now - max(one.fact.heard_at or 0, self._trusted_since)):
                     self._hands.emit(told)
-                left = step.happening is Happening.DIED and one.state is ReplicaState.DRAINING
-                if left and one.role is Role.REPLICA and not self.stopping:
-                    self._hands.emit(notices.drained(one, now))
+                if step.happening is Happening.DIED and one.role is Role.REPLICA:
+                    self._hands.sweep(step.name)
+                    if one.state is ReplicaState.DRAINING and not self.stopping:
+                        self._hands.emit(notices.drained(one, now))
             case supervision.Forget(name=name):
                 self._hands.host.forget(name)
                 self._hands.clear_run(name)
@@ -270,8 +276,11 @@ class Supervise:
         fact = Fact(alive=True, pid=sighting.pid, epoch=sighting.epoch, ailment=self._hands.ailments(name))
         if run is None:
             return fact
-        fact = structs.replace(fact, boot=run.boot, address=run.listen, box=run.box)
-        if self._crew.role(name) is not Role.REPLICA:
+        replica = self._crew.role(name) is Role.REPLICA
+        if replica and not run.ready:
+            return structs.replace(fact, stage=run.stage, engine=run.engine)
+        fact = structs.replace(fact, boot=run.boot, address=run.listen, box=run.box, engine=run.engine)
+        if not replica:
             return structs.replace(fact, ready=run.ready, heard_at=self._hands.read_pulse(run.pulse))
         heard = self._hands.ears.heard(name, run.boot)
         return structs.replace(
@@ -338,7 +347,7 @@ class Supervise:
     def _show(self, sightings: dict[str, Sighting], now: float) -> None:
         """Tell what was seen: at every change, and once a second for the loads."""
         ones = self._standings.values()
-        essence = (self._roster, self._wishes, *((one.name, one.state, one.fact.pid, one.why) for one in ones))
+        essence = (self._roster, self._wishes, *map(_essence, ones))
         if essence == self._shown[0] and now - self._shown[1] < 1.0:
             return
         self._shown = (essence, now)
@@ -356,7 +365,13 @@ class Supervise:
                 device=one.device,
                 epoch=one.fact.epoch,
                 model=one.model,
+                stage=one.fact.stage,
+                engine=one.fact.engine,
             )
             for one in ones
         )
         self._hands.show(views, self._roster)
+
+
+def _essence(one: Standing) -> tuple[object, ...]:
+    return one.name, one.state, one.fact.pid, one.why, one.fact.stage

@@ -19,6 +19,8 @@ def unwatched(view: SiteView, births: Iterable[Sighting], age_s: Callable[[Sight
             return structs.replace(one, pid=pid, uptime_s=round(age, 1))
         if one.state is ReplicaState.QUARANTINED:
             return one
-        return structs.replace(one, state=ReplicaState.DOWN, pid=0, uptime_s=0.0, load=None, why="it does not run")
+        return structs.replace(
+            one, state=ReplicaState.DOWN, pid=0, uptime_s=0.0, load=None, stage="", why="it does not run"
+        )
 
     return structs.replace(view, supervisor_pid=0, processes=tuple(checked(one) for one in view.processes))

@@ -66,9 +66,9 @@ class Spoken:
 
 
 @lru_cache(maxsize=16)
-def _plain(word: str, why: str) -> bytes:
-    """Two words as a header can carry them."""
-    return f"{word}; {why}".encode("ascii", "replace")
+def _plain(words: str) -> bytes:
+    """Words as a header can carry them."""
+    return words.encode("ascii", "replace")
 
 
 def complaint_of(generation: str, needs: Needs) -> str:
@@ -81,17 +81,16 @@ def complaint_of(generation: str, needs: Needs) -> str:
 def lines_of(telling: Telling, request: Request, off: str = "") -> bytes:
     """Header lines that every answer carries. `off`: why it can't be had again, where that is known."""
     made, needs = telling.made, telling.needs
-    generation, card = made.generation, made.card
-    word, why = needs.contract(generation.sampling, card.exactness)
+    generation = made.generation
     complaint, name = off or complaint_of(generation.id, needs), generation.id.encode()
-    resume = _plain("off", complaint) if complaint else b"/v1/streams/" + name
+    resume = _plain(f"off; {complaint}") if complaint else b"/v1/streams/" + name
     given_up = b"x-holdfast-degraded: %b\r\n" % made.degraded.encode("ascii", "replace") if made.degraded else b""
     return (
         b"%b%bx-holdfast-continuable: %b\r\nx-holdfast-seed: %d\r\nx-holdfast-answer: %b\r\nx-holdfast-resume: %b\r\n"
     ) % (
         telling.lines + given_up,
         request_id_line(request, generation.id),
-        _plain(word, why),
+        _plain(made.promise),
         generation.seed,
         name,
         resume,

@@ -33,7 +33,7 @@ def dial(lines: Lines) -> Service:
             if not finished:
                 raise EngineLost("the stream ended without a finish")
         except (EngineLost, EngineRefused) as fault:
-            fault.replica, fault.name = line.boot, generation.replica
+            fault.replica, fault.name, fault.release = line.boot, generation.replica, line.describe()
             if isinstance(fault, EngineLost):
                 fault.silent_s, fault.age_s = lines.now - line.last_frame_at, lines.now - began
                 fault.queued = line.last_load.queued

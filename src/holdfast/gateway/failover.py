@@ -62,6 +62,13 @@ def failover(
             quarantine.ended(attempt.id)
         return left(transcript, fault)
 
+    def orphaned(transcript: Transcript, fault: NoReplica) -> None:
+        """Raise EngineLost if there is nobody, and will be nobody, who may go on with it."""
+        if transcript.begun is not None and transcript.delivered_ids:
+            why = lines.kinds.closed(transcript.begun, transcript.asked.sampling)
+            if why:
+                raise EngineLost(f"nobody here may go on with it: {why}") from fault
+
     async def rested(generation: Generation, pause_s: float, why: str) -> bool:
         """Wait a little, or until who may take traffic changes. Returns whether it did; raises Expired at the deadline."""
         now = clock.now()
@@ -105,9 +112,12 @@ def failover(
                         fault, why = found, found.why
                     except NoReplica as found:
                         again, why = True, found.why
+                        orphaned(transcript, found)
                     if fault is not None:
                         again = fault.replica in tried
                         tried |= {fault.replica}
+                        if transcript.begun is None and transcript.delivered_ids:
+                            transcript.begun = fault.release
                         last = await lost(transcript, attempt, fault, len(transcript.delivered_ids) - had)
                     if last is not None:
                         yield last

@@ -21,8 +21,10 @@ from holdfast.domain.event import AnswerFenced, Emit, JournalOff, JournalOn
 from holdfast.domain.fault import Fault, Fenced
 from holdfast.domain.journal import Begun
 from holdfast.domain.ports import Clock, Sheet, Shelf
+from holdfast.domain.release import Release
 from holdfast.domain.request import Chunk, Finish, Generation, TokenLogprob
 from holdfast.gateway.archive import Archive, Kept
+from holdfast.gateway.kinds import Kinds
 
 SHEET_BYTES_MIN = 1024 * 1024
 SHEET_BYTES_MAX = 16 * 1024 * 1024
@@ -79,7 +81,10 @@ class _Leaf:
 
 
 class Journal:
-    """`owner` is worker and boot, as `gateway-0.4f2a81c3`; `release` tells the digest of what answers at present."""
+    """`owner` is worker and boot, as `gateway-0.4f2a81c3`; `release` tells the digest of what answers at present.
+
+    On a site with engines of several `kinds` that is not known before the first token: `making` tells it then.
+    """
 
     def __init__(self, shelf: Shelf, archive: Archive, owner: str, clock: Clock, emit: Emit) -> None:
         self._shelf, self._archive, self.owner = shelf, archive, owner
@@ -87,6 +92,8 @@ class Journal:
         self.bytes_max = 128 * 1024 * 1024
         self.grace_s = 60.0
         self.release: Callable[[], str] = str
+        self.kinds = Kinds()
+        self.making: Callable[[str], Release | None] = lambda generation: None
         self.live: dict[str, Live] = {}
         self.complaint = ""
         self._inherited: dict[str, Kept] = {}
@@ -144,6 +151,8 @@ class Journal:
         at = len(live.ids)
         plain = not (rows or chunk.cached_tokens) and moves == live.moves
         chunk.moves = moves
+        if not at and ids:
+            self._bind(live)
         live.ids += ids
         if not plain:
             live.rows += rows or ()
@@ -159,6 +168,13 @@ class Journal:
                 self._append(record, live)
         if chunk.finish is not None:
             self.end(live, chunk.finish)
+
+    def _bind(self, live: Live) -> None:
+        """Its first token is here: from now on it belongs to the release that made it."""
+        made_on = self.making(live.begun.id) if self.kinds.mixed else None
+        if made_on is not None and made_on.digest != live.begun.release:
+            live.begun = structs.replace(live.begun, release=made_on.digest)
+            self._append(records.begin_record(live.number, live.state()), live)
 
     def end(self, live: Live, finish: Finish | None, fault: Fault | None = None) -> None:
         """The answer ended."""

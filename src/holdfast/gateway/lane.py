@@ -16,7 +16,7 @@ from holdfast.domain.ports import Clock
 from holdfast.domain.request import Chunk, Generation
 from holdfast.gateway.lines import Known, Lines
 from holdfast.gateway.quarantine import Quarantine
-from holdfast.policy import balance
+from holdfast.policy import balance, mixture
 from holdfast.policy.affinity import BLOCK
 from holdfast.policy.balance import FEW, Ask, Candidate, Crowded, NonePicked, Picked, share_of
 from holdfast.policy.lane import Lane
@@ -49,7 +49,9 @@ def hold_of(generation: Generation, lines: Lines) -> int:
     return len(generation.prompt_ids) + (generation.expected_tokens or generation.max_tokens)
 
 
-def candidate(lines: Lines, known: Known, hold: int, crowded: str = "", fresh: bool = True) -> Candidate:
+def candidate(
+    lines: Lines, known: Known, hold: int, crowded: str = "", fresh: bool = True, *, barred: str = ""
+) -> Candidate:
     """One live line, for policy.balance. `hold`: tokens that are to be held there. `fresh`: this is new work."""
     line, room, share = known.line, lines.room, 1.0
     if fresh and lines.slow_start_s > 0 and known.fresh_at > -inf:
@@ -74,6 +76,7 @@ def candidate(lines: Lines, known: Known, hold: int, crowded: str = "", fresh: b
         full,
         work,
         share,
+        barred,
     )
 
 
@@ -130,6 +133,7 @@ class Turns:
             or (several and (generation.session or len(generation.prompt_ids) > BLOCK))
             or len(lines.by_boot) > FEW
             or generation.id in room.held
+            or (lines.kinds.mixed and generation.sampling.grammar)
         ):
             return None
         hold, slow_until = hold_of(generation, lines), self.clock.now() - lines.slow_start_s
@@ -206,15 +210,22 @@ class Turns:
 
     def serve(self) -> None:
         """Give turns to those who wait, in order. Nobody overtakes one that waits for its lane or for room."""
+        blocked: set[str] = set()  # releases whose replicas have no room: who is bound to another one goes on
         for name in self.lane.queue() if self._waiters else ():
             generation, turn = self._waiters[name]
-            if not self._settle(generation, turn) and not generation.alone:
+            bound = generation.begun.digest if generation.begun is not None and self.lines.kinds.mixed else ""
+            if bound in blocked or self._settle(generation, turn) or generation.alone:
+                continue
+            if not bound:
                 break
+            blocked.add(bound)
         if not self._fresh:
             return
         before = sum(1 for _, turn in self._waiters.values() if not turn.done())
         for generation, turn in self._fresh.values():
-            if self.lines.room.free <= before or not self._settle(generation, turn):
+            if self.lines.room.free <= before:
+                return
+            if not self._settle(generation, turn) and not (self.lines.kinds.mixed and generation.sampling.grammar):
                 return
 
     def _settle(self, generation: Generation, turn: Turn) -> bool:
@@ -301,6 +312,8 @@ class _Field:
         self._turns, self._generation, self.hold, self._locked = turns, generation, hold, locked
         self._moves = needs_turn(generation)
         self._quiet = not (self._moves or turns.lane.reading or turns.quarantine.cases)
+        kinds, asked = turns.lines.kinds, generation
+        self._anywhere = asked.begun is None and not (kinds.mixed and asked.sampling.grammar)
 
     def count(self) -> tuple[int, int]:
         lines = self._turns.lines
@@ -325,4 +338,8 @@ class _Field:
     def _see(self, known: Known) -> Candidate:
         turns = self._turns
         crowded = "" if self._quiet else turns.complaint(known, self._generation, self._locked)
-        return candidate(turns.lines, known, self.hold, crowded, not self._moves)
+        barred = ""
+        if not self._anywhere:
+            asked = self._generation
+            barred = mixture.barred(asked.begun, known.line.describe(), asked.sampling)
+        return candidate(turns.lines, known, self.hold, crowded, not self._moves, barred=barred)

@@ -17,6 +17,7 @@ from holdfast.domain.ports import Clock, Line
 from holdfast.domain.release import Release
 from holdfast.domain.request import Generation
 from holdfast.domain.roster import Place, Roster
+from holdfast.gateway.kinds import Kinds
 from holdfast.gateway.trial import trial
 from holdfast.policy.affinity import Affinity
 from holdfast.policy.breaker import Breaker, Opened
@@ -127,6 +128,7 @@ class Lines:
             str, Generation
         ] = {}  # by id: what is being answered; dial writes it, the watch reads deadlines
         self.room = Room()
+        self.kinds = Kinds()
         self.affinity = Affinity(AFFINITY_BLOCKS)
         self.affinity_bound, self.slow_start_s = 1.25, 0.0
         self.by_boot: dict[str, Known] = {}
@@ -222,7 +224,10 @@ class Lines:
         now = self._clock.now()
         if self._began_at is None:
             self._began_at = now
+        changed = roster != self._roster
         self._roster, self.replicas = roster, roster.replicas
+        if changed:
+            self._see_kinds()
         wanted = {place.replica: place for place in roster.places}
         for name, known in list(self._known.items()):
             place = wanted.get(name)
@@ -262,6 +267,9 @@ class Lines:
                 self.room.gone(boot)
         self.affinity.ring.set(frozenset(serving))
 
+    def _see_kinds(self) -> None:
+        self.kinds.see(self._roster, (known.line.describe() for known in self._known.values()))
+
     def _try_breakers(self) -> None:
         """Ask those whose breakers have been open long enough for a token."""
         now = self._clock.now()
@@ -298,6 +306,7 @@ class Lines:
             self.redialled[name] = place.boot
         del self._known[name]
         self._forget(known.line.boot)
+        self._see_kinds()
         self._emit(ReplicaLost(replica=name, why=why))
         self.ring()
         await known.line.close()
@@ -321,6 +330,7 @@ class Lines:
         known.stepped_at = now
         line.on_gap = known.heard
         self._known[place.replica] = self.by_boot[line.boot] = known
+        self._see_kinds()
         if self.redialled.pop(place.replica, ""):
             known.suspected_at = known.stepped_at  # a suspect still, until its first frame
         self._emit(ReplicaJoined(replica=place.replica, why=f"connected at {place.address}"))
@@ -341,3 +351,10 @@ class Lines:
         for known in list(self._known.values()):
             await known.line.close()
         self._known.clear()
+
+
+def making(lines: Lines, generation: str) -> Release | None:
+    """What runs on the replica that makes this answer now; None where it is under way nowhere."""
+    owed = lines.owed.get(generation)
+    known = lines.known().get(owed.replica) if owed is not None else None
+    return known.line.describe() if known is not None else None

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 from holdfast.domain.dialect import Dialect
 from holdfast.domain.event import Emit
 from holdfast.domain.ports import Clock
-from holdfast.domain.release import Exactness
+from holdfast.domain.release import Exactness, Release
 from holdfast.domain.request import Sampling
 from holdfast.gateway.access import Access
 from holdfast.gateway.asker import Asker
@@ -50,19 +50,24 @@ class ModelCard(Struct, frozen=True, kw_only=True):
 
     name: str
     digest: str = ""  # the release's; system_fingerprint is made of it
-    exactness: Exactness = Exactness.FAIR
+    kinds: tuple[Release, ...] = ()  # releases that may serve a request: it is promised what the weakest of them keeps
     context_tokens_max: int = 4096
     max_tokens_default: int = 8192  # capped by what the context leaves
     created_unix_s: int = 0
     aliases: tuple[tuple[str, bool], ...] = (("deepseek-chat", False), ("deepseek-reasoner", True))  # name, thinking
     thinking_default: bool = False  # for the model's own name
 
+    @property
+    def exactness(self) -> Exactness:
+        """The weakest of its kinds'."""
+        return max((one.exactness for one in self.kinds), key=list(Exactness).index, default=Exactness.FAIR)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Needs:
     """Dependencies of a Door.
 
-    service: the whole stack of layers. contract: `holdfast.policy.continuation.contract`. ready: may traffic come, and the
+    service: the whole stack of layers. contract: `holdfast.policy.continuation.promise`. ready: may traffic come, and the
     why. unix_s: wall-clock seconds, for `created` and `Date`. bits: `Random(...).getrandbits`, for seeds and request ids.
     screen: called with (key, body bytes) before anything is decoded or tokenised; raises a Fault to refuse cheaply.
     screen_metrics: likewise, with the key of who asks for the metrics.
@@ -78,7 +83,7 @@ class Needs:
     service: Service
     dialect: Dialect
     card: Callable[[], ModelCard]
-    contract: Callable[[Sampling, Exactness], tuple[str, str]]
+    contract: Callable[[Sampling, tuple[Release, ...]], tuple[str, str]]
     ready: Callable[[], tuple[bool, str]]
     clock: Clock
     unix_s: Callable[[], float]

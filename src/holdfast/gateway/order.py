@@ -26,7 +26,8 @@ class Order(Struct):
     stream: bool
     include_usage: bool
     created: int
-    degraded: str = ""  # what was given up, as a header says it
+    promise: str = ""  # how well it can be continued, as a header says it
+    degraded: str = ""  # what was given up, likewise
     more: bytes = b""  # what its surface has kept of the request, for its writer
     live: bool = False  # calls are written as they come, and not once they are whole
     index: int = 0  # of several choices
@@ -49,6 +50,7 @@ class Note(Struct, frozen=True, array_like=True):
     more: bytes = b""
     live: bool = False
     choices: int = 1
+    promise: str = ""  # see Order; notes of before it had only `exactness` to tell it from
 
 
 write_note = msgspec.msgpack.Encoder().encode

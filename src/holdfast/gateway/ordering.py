@@ -5,6 +5,7 @@ from hashlib import blake2b
 from msgspec import structs
 
 from holdfast.domain.fault import BadRequest
+from holdfast.domain.release import Hold, Release
 from holdfast.domain.request import Generation, Sampling
 from holdfast.gateway.asker import Asker
 from holdfast.gateway.degrade import Cut
@@ -60,11 +61,13 @@ def seed_below(seed: int, index: int) -> int:
 
 def order_again(generation: Generation, note: Note, needs: Needs, surface: Surface) -> Order:
     """The order that a kept generation came from."""
-    card = ModelCard(name=note.model, digest=note.digest, exactness=note.exactness)
+    card = ModelCard(name=note.model, digest=note.digest)
     dialect, prompt_ids = needs.dialect, generation.prompt_ids
     parser = dialect.parser(prompt_ids) if surface.parser is None else surface.parser(dialect, prompt_ids)
     made = Order(generation, parser, card, note.model, note.stops, note.stream, note.include_usage, note.created)
     made.degraded, made.more, made.live = note.degraded, note.more, note.live
+    before = Release(model=note.model, engine="", digest=note.digest, exactness=note.exactness)
+    made.promise = note.promise or "; ".join(needs.contract(generation.sampling, (before,)))
     return made
 
 
@@ -119,16 +122,19 @@ def order(ask: Ask, prompt: Prompt, asker: Asker, needs: Needs, surface: Surface
     model, live = needs.stands_in or ask.model, ask.tool_stream == "live"
     cut = cut_of(min(wanted, card.context_tokens_max - len(prompt_ids)), prompt_ids, asker, needs)
     more = surface.keep(ask) if surface.keep is not None else b""
+    sampled = sampling(ask, dialect.vocab_size, prompt.grammar)
+    word, why = needs.contract(sampled, card.kinds)
+    promise = f"{word}; {why}"
     note = Note(
         model, stops, stream, include_usage, created, card.digest, card.exactness, asker.body_digest, cut.words,
-        surface.name, more, live,
+        surface.name, more, live, promise=promise,
     )  # fmt: skip
     generation = Generation(
         id=f"{needs.bits(96):024x}",
         prompt_ids=prompt_ids,
-        sampling=sampling(ask, dialect.vocab_size, prompt.grammar),
+        sampling=sampled,
         max_tokens=cut.max_tokens,
-        thinking_max=min(filter(None, (cut.thinking_max, prompt.thinking_max)), default=0),
+        thinking_max=_thinking_max(cut, prompt, card),
         seed=seed_of(ask, needs),
         stop_ids=() if ask.ignore_eos else dialect.stop_ids,
         deadline=needs.clock.now() + asker.deadline_s,
@@ -144,8 +150,15 @@ def order(ask: Ask, prompt: Prompt, asker: Asker, needs: Needs, surface: Surface
     )
     parser = dialect.parser(prompt_ids) if surface.parser is None else surface.parser(dialect, prompt_ids)
     return Order(
-        generation, parser, card, model, stops, stream, include_usage, created, cut.words, more, live
+        generation, parser, card, model, stops, stream, include_usage, created, promise, cut.words, more, live
     )  # fmt: skip
+
+
+def _thinking_max(cut: Cut, prompt: Prompt, card: ModelCard) -> int:
+    """The most tokens of reasoning. Under a grammar there is no bound where one may answer that could not go on after it."""
+    if prompt.grammar and any(one.grammar is Hold.FRESH for one in card.kinds):
+        return 0
+    return min(filter(None, (cut.thinking_max, prompt.thinking_max)), default=0)
 
 
 def session_of(ask: Ask, asker: Asker) -> str:

@@ -2,13 +2,17 @@
 
 A few at each look, shortest first, and only as many as the others can take at once: a free slot, and room in the lane (the
 bound on what moved answers may have read again at the same time, policy/lane.py), so that no answer stops here to wait there.
-Answers that were lost go first. Where nobody else serves they stay: they end where they began, or with their replica.
+Answers that were lost go first. Where nobody else serves they stay: they end where they began, or with their replica. So do those
+that nobody else may go on with, because the others are of another release (policy/mixture.py).
 """
 
 from dataclasses import dataclass
 
+from holdfast.domain.release import Release
+from holdfast.domain.request import Generation
 from holdfast.gateway.lines import Known
 from holdfast.policy.lane import Lane
+from holdfast.policy.mixture import barred
 
 MOVES_A_LOOK = 8
 
@@ -20,6 +24,7 @@ class _Room:
     slots: int
     tokens: int
     idle: bool  # its lane is empty: one answer always fits, however long
+    release: Release | None
 
     def takes(self, tokens: int) -> bool:
         return self.slots > 0 and (self.idle or tokens <= self.tokens)
@@ -35,8 +40,8 @@ class Departures:
     lane: Lane
     moves_a_look: int = MOVES_A_LOOK
 
-    def look(self, known: dict[str, Known], now: float) -> None:
-        """Move what may move now."""
+    def look(self, known: dict[str, Known], owed: dict[str, Generation]) -> None:
+        """Move what may move now. `owed`: what is being answered, by id."""
         leaving = [one for one in known.values() if not one.line.gone and one.line.in_flight and why_of(one)]
         if not leaving or self.lane.waiting:
             return
@@ -46,20 +51,34 @@ class Departures:
             if one.may_serve and not one.doubtful and not one.breaker.is_open
         ]
         for one in leaving:
-            why = why_of(one)
+            why, release = why_of(one), one.line.describe()
             shortest = sorted(one.line.streams(), key=lambda stream: stream.prompt_tokens + stream.tokens)
-            for stream in shortest[: self.moves_a_look]:
-                tokens = stream.prompt_tokens + stream.tokens
-                room = max((room for room in rooms if room.takes(tokens)), key=lambda room: room.slots, default=None)
-                if room is None:
+            moved = 0
+            for stream in shortest:
+                if moved == self.moves_a_look or not any(room.slots > 0 for room in rooms):
                     break
+                tokens, asked = stream.prompt_tokens + stream.tokens, owed.get(stream.generation)
+                fit = [
+                    room for room in rooms if room.takes(tokens) and not _barred(asked, stream.tokens, release, room)
+                ]
+                room = max(fit, key=lambda room: room.slots, default=None)
+                if room is None:
+                    continue
+                moved += 1
                 room.take(tokens)
                 one.line.fail(why, stream.generation, planned=True)
 
     def _room(self, replica: str, one: Known) -> _Room:
         reading = self.lane.reading.get(replica, {})
         free = one.line.last_load.slots - one.line.in_flight
-        return _Room(free, self.lane.tokens_max - sum(reading.values()), not reading)
+        return _Room(free, self.lane.tokens_max - sum(reading.values()), not reading, one.line.describe())
+
+
+def _barred(asked: Generation | None, made: int, release: Release | None, room: _Room) -> str:
+    """Why an answer that has made so many tokens here must not go on there."""
+    if asked is None or not (made or asked.delivered_ids):
+        return ""
+    return barred(asked.begun or release, room.release, asked.sampling)
 
 
 def why_of(one: Known) -> str:

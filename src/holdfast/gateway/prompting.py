@@ -6,8 +6,9 @@ from msgspec import structs
 
 from holdfast.domain.dialect import Dialect, Form
 from holdfast.domain.fault import BadRequest
+from holdfast.domain.release import Hold
 from holdfast.gateway.needs import ModelCard, Needs
-from holdfast.gateway.openai_tools import form_of, loosened, offered
+from holdfast.gateway.openai_tools import form_of, loosened, offered, strict_ones
 from holdfast.gateway.openai_turns import turns
 from holdfast.gateway.openai_wire import Ask
 from holdfast.gateway.surface import Prompt
@@ -57,7 +58,25 @@ def prompts_of(ask: Ask, needs: Needs, card: ModelCard) -> list[Prompt]:
     ids = dialect.render(messages, tools, thinking, _wants_json(form), effort_of(ask, thinking))
     if len(ids) >= room:
         raise too_long(str(len(ids)), room)
-    return [Prompt(ids, _grammar(ask, ids, form, dialect) if form is not None else "")]
+    grammar = _grammar(ask, ids, form, dialect) if form is not None else ""
+    if grammar and form is not None:
+        _look_for_holders(ask, form, card)
+    return [Prompt(ids, grammar)]
+
+
+def _look_for_holders(ask: Ask, form: Form, card: ModelCard) -> None:
+    """Raise BadRequest if no engine of this site can hold an answer to a grammar."""
+    if not card.kinds or any(one.grammar is not Hold.NONE for one in card.kinds):
+        return
+    where, what = "tool_choice", "tool_choice asks for a call"
+    if form.schema is not None:
+        where, what = "response_format", "response_format asks for JSON"
+    elif form.free:
+        strict = strict_ones(ask)
+        place = next((i for i, tool in enumerate(ask.tools or ()) if tool.function.name in strict), 0)
+        where, what = f"tools[{place}].function.strict", "a strict tool asks for arguments of a form"
+    engines = " and ".join(dict.fromkeys(one.engine for one in card.kinds))
+    raise BadRequest(f"{what}, but engine {engines} here can't hold an answer to a grammar; leave it out.", where)
 
 
 def _grammar(ask: Ask, ids: list[int], form: Form, dialect: Dialect) -> str:

@@ -4,6 +4,7 @@ A Layer wraps a Service and obeys one policy. Order is meaning; each line says w
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 from holdfast.domain.event import Emit
 from holdfast.domain.ports import Clock
@@ -15,7 +16,7 @@ from holdfast.gateway.guard import guard
 from holdfast.gateway.identify import identify
 from holdfast.gateway.journal import Journal
 from holdfast.gateway.lane import Turns
-from holdfast.gateway.lines import Lines
+from holdfast.gateway.lines import Lines, making
 from holdfast.gateway.pick import pick
 from holdfast.gateway.quarantine import Quarantine, refuse_condemned
 from holdfast.gateway.record import record
@@ -70,7 +71,9 @@ def stack(w: Wiring) -> Service:
             refuse_condemned(moving.quarantine),  # before it takes anybody's place
             admit(w.gate, w.lines),  # before any replica is touched; the deadline is kept here, above every wait
             *([record(w.journal)] if w.journal else ()),  # of what was let in; moves below it are none of its business
-            *([think(w.thinking_end)] if w.thinking_end else ()),  # what it adds is kept, and moves, as any token
+            *(
+                [think(w.thinking_end, partial(making, w.lines))] if w.thinking_end else ()
+            ),  # it adds tokens like any others
             failover(  # above pick: each try may choose another replica
                 w.lines, w.moves_max, w.clock, w.emit, quarantine=moving.quarantine, budget=moving.budget
             ),

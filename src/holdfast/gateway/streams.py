@@ -80,7 +80,7 @@ class Streams:
         `key` is the API key of who asks, for the layers, should we have to go on with it.
 
         Raises:
-            Fault: as it ended. EngineLost: it can't be continued, because another release answers now.
+            Fault: as it ended. EngineLost: it can't be continued, because other releases answer now, or for its grammar's sake.
         """
         name, had, empty, quiet_since = kept.begun.id, 0, 0, self._clock.now()
         self.followed[name] += 1
@@ -117,9 +117,7 @@ class Streams:
 
     def _claimed(self, kept: Kept) -> str:
         """The claim on going on with it, empty when somebody else has it. Raises EngineLost."""
-        ours = self._journal.release()
-        if kept.begun.release and ours and kept.begun.release != ours:
-            raise EngineLost("this answer was begun by another release, which is gone; ask again")
+        self._look_at_release(kept)
         claim = claim_of(kept.begun.id, kept.owners + 1)
         try:
             if not self._shelf.claim(claim):
@@ -132,9 +130,23 @@ class Streams:
             return ""
         return claim
 
+    def _look_at_release(self, kept: Kept) -> None:
+        """Raise EngineLost if nobody here may go on with it."""
+        kinds = self._journal.kinds
+        begun = kinds.named(kept.begun.release)
+        if begun is None:
+            return
+        if kept.ids and any(one.digest == begun.digest for one in kinds.all):
+            why = kinds.closed(begun, kept.begun.sampling)
+            if why:
+                raise EngineLost(f"its worker is gone, and nobody may go on with this answer: {why}; ask again")
+        elif kinds.closed(begun, kept.begun.sampling) if kept.ids else kinds.strange(begun):
+            raise EngineLost("this answer was begun by another release, which is gone; ask again")
+
     async def _go_on(self, kept: Kept, claim: str, key: str, had: int) -> AsyncGenerator[Chunk, None]:
         """Be its next owner."""
-        journal, generation = self._journal, structs.replace(kept.generation, key=key, urgent=True)
+        journal, begun = self._journal, self._journal.kinds.named(kept.begun.release) if kept.ids else None
+        generation = structs.replace(kept.generation, key=key, urgent=True, begun=begun)
         try:
             if len(kept.ids) > had:
                 yield _news(kept, had)

@@ -15,10 +15,12 @@ from contextlib import aclosing
 from msgspec import structs
 
 from holdfast.domain.dialect import ThinkingEnd
+from holdfast.domain.release import Release
 from holdfast.domain.request import Chunk, Finish, Generation, TokenLogprob
 from holdfast.gateway.service import Layer, Service
 
 EndOf = Callable[[list[int]], ThinkingEnd | None]
+Making = Callable[[str], Release | None]
 
 
 class Thought:
@@ -62,17 +64,22 @@ class Thought:
         return Chunk(ids, finish, rows, chunk.cached_tokens, moves=chunk.moves)
 
 
-def think(end_of: EndOf) -> Layer:
-    """Bring reasoning to an end after `thinking_max` tokens. `end_of`: how thinking ends in the answer to a prompt."""
+def think(end_of: EndOf, making: Making = lambda generation: None) -> Layer:
+    """Bring reasoning to an end after `thinking_max` tokens. `end_of`: how thinking ends in the answer to a prompt.
+
+    `making`: what makes an answer now, by its id; what comes after the mark is made there too.
+    """
 
     def layer(inner: Service) -> Service:
         async def bounded(thought: Thought) -> AsyncGenerator[Chunk, None]:
             asked, last = thought.generation, Chunk([])
+            begun = asked.begun
             if thought.left:
                 async with aclosing(inner(asked)) as chunks:
                     async for chunk in chunks:
                         last = chunk
                         if thought.is_over(chunk):
+                            begun = begun or making(asked.id)
                             break
                         yield chunk
                     else:
@@ -81,7 +88,9 @@ def think(end_of: EndOf) -> Layer:
             yield last
             if last.finish is not None:
                 return
-            rest = structs.replace(asked, delivered_ids=thought.had, urgent=True)  # a client holds its beginning
+            rest = structs.replace(
+                asked, delivered_ids=thought.had, begun=begun, urgent=True
+            )  # a client holds its beginning
             async with aclosing(inner(rest)) as chunks:
                 async for chunk in chunks:
                     chunk.moves += last.moves

@@ -85,7 +85,7 @@ class Watch:
                 changed |= self._judge(name, one, seen_until, held)
         self._hold(held)
         changed |= self._odd(known, now)
-        self.departures.look(known, now)
+        self.departures.look(known, self.lines.owed)
         if now - self.pinged_at >= self.ping_s or rest_s > self.tick_s:
             self.pinged_at = now
             for one in known.values():

@@ -20,7 +20,7 @@ from holdfast.domain.dialect import Dialect, ThinkingEnd
 from holdfast.domain.event import Emit
 from holdfast.domain.key import Looked
 from holdfast.domain.ports import Clock, Shelf
-from holdfast.domain.release import Exactness, Release
+from holdfast.domain.release import Release
 from holdfast.domain.roster import Roster
 from holdfast.domain.settings import Settings
 from holdfast.gateway.access import Access
@@ -36,7 +36,7 @@ from holdfast.gateway.identify import screen, screen_metrics
 from holdfast.gateway.journal import Journal
 from holdfast.gateway.keys import KeyWatch
 from holdfast.gateway.lane import Turns
-from holdfast.gateway.lines import Dialler, Lines
+from holdfast.gateway.lines import Dialler, Lines, making
 from holdfast.gateway.metrics import Tally
 from holdfast.gateway.needs import Limits, ModelCard, Needs
 from holdfast.gateway.quarantine import Cells, OwnCells, OwnRegister, Quarantine, Register
@@ -49,7 +49,7 @@ from holdfast.gateway.vigil import Vigil
 from holdfast.gateway.watch import Watch
 from holdfast.policy.admission import Admission
 from holdfast.policy.breaker import Breaker
-from holdfast.policy.continuation import contract
+from holdfast.policy.continuation import promise
 from holdfast.policy.expectation import Expectation
 from holdfast.policy.lane import Lane
 from holdfast.policy.quota import Quota
@@ -203,6 +203,7 @@ def journalled(settings: Settings, parts: Parts, wiring: Wiring) -> tuple[Archiv
     journal = Journal(parts.shelf, archive, parts.owner, parts.clock, parts.emit)
     journal.bytes_max, journal.grace_s = section.bytes_max, section.grace_s
     journal.release = lambda: release.digest if (release := wiring.lines.release()) else ""
+    journal.kinds, journal.making = wiring.lines.kinds, partial(making, wiring.lines)
     return archive, replace(wiring, journal=journal)
 
 
@@ -301,18 +302,18 @@ def card_of(settings: Settings, parts: Parts, lines: Lines) -> Callable[[], Mode
     """The model's card. Asked for by every request, it is made anew only where the release is another one."""
     created_unix_s, model = int(parts.unix_s()), settings.model
     aliases = (*((name, False) for name in model.aliases), *((name, True) for name in model.aliases_thinking))
-    told: Release | None = None
+    told: tuple[Release, ...] = ()
     card: ModelCard | None = None
 
     def current() -> ModelCard:
         nonlocal told, card
-        release = lines.release()
-        if card is None or release is not told:
-            told = release
+        kinds = lines.kinds.all
+        if card is None or kinds is not told:
+            told = kinds
             card = ModelCard(
                 name=model.name,
-                digest=release.digest if release else "",
-                exactness=release.exactness if release else Exactness.FAIR,
+                digest=kinds[0].digest if kinds else "",
+                kinds=kinds,
                 context_tokens_max=parts.context_tokens_max,
                 max_tokens_default=settings.request.max_tokens_default,
                 created_unix_s=created_unix_s,
@@ -346,7 +347,7 @@ def needs_of(settings: Settings, parts: Parts, wiring: Wiring, archive: Archive 
         glance=wiring.gate.glance,
         dialect=parts.dialect,
         card=card_of(settings, parts, lines),
-        contract=contract,
+        contract=promise,
         ready=ready,
         clock=parts.clock,
         unix_s=parts.unix_s,

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from holdfast.domain.ports import Sighting
+from holdfast.host import sessions
 
 TOKEN = "HOLDFAST_TOKEN"
 _PROC = Path("/proc")
@@ -15,23 +16,13 @@ def start_ticks(pid: int) -> int:
 
     The pair (pid, start_ticks) is unique for one boot of the machine: pids come again, but not within the same tick.
     """
-    try:
-        text = (_PROC / str(pid) / "stat").read_text()
-    except OSError:
-        return 0
-    # The command's name stands in brackets and may hold anything, brackets too: count from the last one.
-    fields = text.rpartition(")")[2].split()
-    return 0 if fields[0] in "ZX" else int(fields[19])
+    found = sessions.seen(pid)
+    return found.start_ticks if found is not None and found.alive else 0
 
 
 def token(pid: int) -> str:
     """The token that a child of ours got in its environment; empty for all others."""
-    try:
-        entries = (_PROC / str(pid) / "environ").read_bytes().split(b"\0")
-    except OSError:
-        return ""
-    head = f"{TOKEN}=".encode()
-    return next((entry[len(head) :].decode("ascii", "replace") for entry in entries if entry.startswith(head)), "")
+    return sessions.variable(pid, TOKEN)
 
 
 def pid_with(wanted: str) -> int:

@@ -64,6 +64,7 @@ class BatchCore:
 
     def __init__(self, model: Brain, release: Release, options: CoreOptions, grammars: Grammars) -> None:
         self.context_tokens_max = model.places
+        self.vocab_size = model.vocab_size
         self._model = model
         self._release = release
         self._options = options

@@ -1,48 +1,45 @@
 """The release digest: equal for two replicas exactly when one may continue the other's answers.
 
 SHA-256 over the engine's build, torch's version, the processor features that pick its kernels, the type of the arithmetic,
-and the files that decide tokens: configuration, tokenizer and weights. Weights of up to 1 GiB are read whole; of larger ones
-the size, the header (every tensor's name, type and place) and 64 blocks of 1 MiB spread evenly, first and last included: a
-swapped or truncated file is told, a flipped bit inside may not be (the loader's NaN check and the answers' gate stand there).
+and the files that decide tokens (policy/model_digest.py says which bytes of them count).
 """
 
-import hashlib
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
 from holdfast.pearl.matrix import packing_works
 from holdfast.pearl.options import CoreOptions
-
-WHOLE_BYTES_MAX = 1 << 30
-_BLOCK_BYTES = 1 << 20
-_BLOCKS = 64
-_FILES = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+from holdfast.policy.model_digest import FILES, PATTERNS, File, digests
 
 
-def release_digest(model_dir: Path, build: str, options: CoreOptions) -> str:
+class Digests(NamedTuple):
+    """`release`: of everything. `weights`: of the files alone, equal for other engines on the same folder."""
+
+    release: str
+    weights: str
+
+
+def release_digests(model_dir: Path, build: str, options: CoreOptions) -> Digests:
     """Hexadecimal SHA-256. Slots, chunks, queue and threads are left out: they change no token."""
     device = torch.device(options.device)
     kernels = "packed" if packing_works(device) else "plain"
     processor = torch.backends.cpu.get_cpu_capability() if device.type == "cpu" else device.type
-    digest = hashlib.sha256(f"{build}|torch {torch.__version__}|{processor}|{kernels}|{options.dtype}".encode())
-    weights = sorted(model_dir.glob("*.safetensors")) + sorted(model_dir.glob("*.safetensors.index.json"))
-    for path in [model_dir / name for name in _FILES] + weights:
+    beginning = f"{build}|torch {torch.__version__}|{processor}|{kernels}|{options.dtype}".encode()
+    return Digests(*digests(_files(model_dir), beginning, b""))
+
+
+def _files(model_dir: Path) -> Iterator[File]:
+    weights = [path for pattern in PATTERNS for path in sorted(model_dir.glob(pattern))]
+    for path in (*(model_dir / name for name in FILES), *weights):
         if path.is_file():
-            digest.update(f"|{path.name}|{path.stat().st_size}|".encode())
-            _feed(digest, path)
-    return digest.hexdigest()
+            yield File(path.name, path.stat().st_size, partial(_read, path))
 
 
-def _feed(digest: "hashlib._Hash", path: Path) -> None:
-    size = path.stat().st_size
+def _read(path: Path, at: int, count: int) -> bytes:
     with path.open("rb") as file:
-        if size <= WHOLE_BYTES_MAX:
-            while block := file.read(_BLOCK_BYTES):
-                digest.update(block)
-            return
-        header = int.from_bytes(file.read(8), "little")
-        digest.update(file.read(min(header, WHOLE_BYTES_MAX)))
-        for n in range(_BLOCKS):
-            file.seek((size - _BLOCK_BYTES) * n // (_BLOCKS - 1))
-            digest.update(file.read(_BLOCK_BYTES))
+        file.seek(at)
+        return file.read(count)

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import torch
 
-from holdfast.domain.release import Release
+from holdfast.domain.release import Hold, Release
 from holdfast.pearl.batch import BatchCore, Brain
 from holdfast.pearl.config import FOREIGN_TYPES, model_type_of
 from holdfast.pearl.constraint import Grammars
-from holdfast.pearl.digest import release_digest
+from holdfast.pearl.digest import release_digests
 from holdfast.pearl.foreign import ForeignModel
 from holdfast.pearl.model import DTYPES, Model
 from holdfast.pearl.options import BadDevice, BadModel, CoreOptions, OpenCore
@@ -23,7 +23,7 @@ ENGINE = "embedded"
 BUILD = "pearl 1"  # changes whenever the arithmetic or the noise does, and so the tokens
 
 
-def open_core(model_dir: Path, options: CoreOptions) -> OpenCore:
+def open_core(model_dir: Path, options: CoreOptions) -> BatchCore:
     """Read the folder, allocate everything and return a core that is ready for its first `submit`.
 
     Sets torch's number of threads for the whole process.
@@ -40,12 +40,16 @@ def open_core(model_dir: Path, options: CoreOptions) -> OpenCore:
     else:
         model, build = Model.open(model_dir, options), BUILD
     grammars = Grammars.open(model_dir, model.vocab_size, model.eos_ids)
+    digests = release_digests(model_dir, build + grammars.build, options)
     release = Release(
         model=options.model or model_dir.resolve().name,
         engine=ENGINE,
-        digest=release_digest(model_dir, build + grammars.build, options),
+        digest=digests.release,
         exactness=exactness_of(model, options),
         version=options.version,
+        weights=digests.weights,
+        grammar=Hold.NONE if grammars.missing else Hold.LED,
+        greedy_across=options.greedy_across,
     )
     return BatchCore(model, release, options, grammars)
 

@@ -30,6 +30,9 @@ class CoreOptions(Struct, frozen=True, kw_only=True):
     graphs: bool = False  # replay decode steps as CUDA graphs; on other devices without effect
     model: str = ""  # the name that clients ask for; empty takes the folder's name
     version: str = "0.0.0"  # of the release
+    greedy_across: bool = (
+        False  # its release says that other engines on the same weights may go on with its greedy answers
+    )
 
 
 class OpenCore(Core, Protocol):

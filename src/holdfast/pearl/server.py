@@ -5,8 +5,9 @@ attempts, aborts and pings are served then, so an answered ping proves that the 
 the next step. All tokens of a step that belong to one connection go down in one frame and one write.
 
 A connection that sends garbage, opens too many streams or does not read what it is sent ends alone; its attempts are
-aborted and the others notice nothing. An exception out of the core is not caught: state that failed can't be trusted, the
-process ends, and gateways continue its answers elsewhere.
+aborted and the others notice nothing. A core whose work is done by another process (RemoteCore) is stepped when it has
+something to give, and its pings are answered when that process shows a sign of life. An exception out of the core is not
+caught: state that failed can't be trusted, the process ends, and gateways continue its answers elsewhere.
 """
 
 import asyncio
@@ -17,11 +18,12 @@ import socket
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 from msgspec import Struct, structs
 
 from holdfast.domain.fault import BadRequest, EngineRefused
-from holdfast.domain.ports import Clock, Core, Produced
+from holdfast.domain.ports import Clock, Core, Produced, RemoteCore
 from holdfast.domain.replica import Load
 from holdfast.domain.wire import (
     VERSION,
@@ -104,6 +106,9 @@ class ReplicaServer:
         self._leave_at: float | None = None
         self._window = Window(options.batch_window_s)
         self._fresh: dict[int, _Attempt] = {}  # those that no step has seen yet
+        self._remote = core if isinstance(core, RemoteCore) else None
+        if self._remote is not None:
+            self._remote.on_stir = self._wake.set
 
     async def serve(self, listener: socket.socket) -> None:
         """Serve until `drain` has run its course. An exception of the core ends it at once."""
@@ -165,7 +170,10 @@ class ReplicaServer:
             if ticket is not None:
                 self._drop(ticket)
         elif isinstance(frame, Ping):
-            connection.send(Pong(frame.nonce, self.load()))
+            if self._remote is None:
+                connection.send(Pong(frame.nonce, self.load()))
+            else:
+                self._remote.vouch(partial(self._pong, connection, frame.nonce))
         elif isinstance(frame, Hello):
             self.tally.connections += 1
             connection.send(
@@ -194,6 +202,11 @@ class ReplicaServer:
         for ticket in connection.streams.values():
             self._drop(ticket)
         connection.streams.clear()
+
+    def _pong(self, connection: Connection, nonce: int) -> None:
+        """Answer a ping that had to wait."""
+        connection.send(Pong(nonce, self.load()))
+        connection.flush()
 
     def _take(self, connection: Connection, frame: Submit) -> None:
         if frame.stream in connection.streams:
@@ -236,6 +249,11 @@ class ReplicaServer:
             if not (load.running or load.queued or self._attempts):
                 self._wake.clear()
                 self._pacing_since = None
+                if not self._may_leave():
+                    await self._wake.wait()
+                continue
+            if self._remote is not None and not self._remote.stirred:
+                self._wake.clear()
                 if not self._may_leave():
                     await self._wake.wait()
                 continue
@@ -307,7 +325,7 @@ class ReplicaServer:
                 self._close(one.ticket, attempt)
             if one.fault:
                 self.tally.failed += 1
-                kind = "bad" if one.param else "lost"
+                kind = "bad" if one.param else "refused" if one.refused else "lost"
                 attempt.connection.send(Failed(attempt.stream, kind, one.fault, one.param or None))
                 touched[attempt.connection] = None
         for connection in touched:

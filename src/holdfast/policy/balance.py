@@ -5,6 +5,7 @@ Work is counted in tokens (prompts that are to be read, and twice what is expect
 slots: from the gateway's own book (policy/room.py) it needs no scrape and can't be stale. Preference, strictly in this order:
 replicas this answer has not left yet, those whose breaker is closed, those with room, those that are not crowded, those that
 nobody doubts, least work, longest not picked. A replica that the answer has left is taken again only when there is no other.
+One of a release that must not go on with it (policy/mixture.py) is never taken.
 
 Nobody is given more than it can hold: where the best has no room, the answer waits (Crowded). A crowded one (its lane is full,
 or a suspect is on trial there) comes last for new work; answers that need the lane or a cell of their own (`patient`) wait for
@@ -44,11 +45,13 @@ class Candidate(Struct, frozen=True):
     full: str = ""  # why it can't hold this answer now
     work: int = 0  # tokens that it has before it
     share: float = 1.0  # of its weight, while it is fresh
+    barred: str = ""  # why this answer must not go there, whatever happens (policy/mixture.py)
 
     @property
     def plain(self) -> bool:
         """Nothing speaks against it."""
-        return not (self.suspect or self.open or self.doubtful or self.crowded or self.full or self.weight <= 0)
+        against = self.suspect or self.open or self.doubtful or self.crowded or self.full or self.barred
+        return not (against or self.weight <= 0)
 
 
 class Picked(Struct, frozen=True):
@@ -116,11 +119,14 @@ def pick(
     """Choose among these, or say why nobody can be chosen, or not yet."""
     best: Candidate | None = None
     best_rank: tuple[bool, bool, bool, bool, bool, float, float, int] | None = None
-    seen = suspect = 0
+    seen, suspect, barred = 0, 0, ""
     for candidate in candidates:
         seen += 1
         if candidate.suspect or candidate.weight <= 0:
             suspect += 1
+            continue
+        if candidate.barred:
+            barred = candidate.barred
             continue
         room = candidate.slots * candidate.weight * candidate.share
         rank = (
@@ -138,6 +144,8 @@ def pick(
     if best is None:
         if seen == 0:
             return NonePicked("no replica is connected")
+        if barred:
+            return NonePicked(f"none of {seen} replicas may go on with it: {barred}")
         return NonePicked(f"none of {seen} replicas may take traffic: {suspect} silent or draining")
     if best.full:
         return Crowded(f"{best.replica}: {best.full}")

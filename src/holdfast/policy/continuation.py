@@ -4,14 +4,16 @@
 ends without a finish.
 """
 
+from collections.abc import Sequence
 from hashlib import blake2b
 from typing import NamedTuple
 
 from msgspec import Struct
 
-from holdfast.domain.release import Exactness
+from holdfast.domain.release import Exactness, Hold, Release
 from holdfast.domain.request import Finish, Sampling
 from holdfast.domain.transcript import Transcript
+from holdfast.policy.mixture import special
 
 
 class Contract(NamedTuple):
@@ -21,25 +23,50 @@ class Contract(NamedTuple):
     why: str
 
 
-def _both(word: str, why: str) -> tuple[Contract, Contract]:
-    """Without a grammar, and with one. Made once: every request says one of them."""
-    return Contract(word, why), Contract(word, f"{why}, and its grammar is led through what was delivered")
+_WORDS = ("exact", "fair", "no")  # from the strongest to the weakest
+_KEYED = Contract("exact", "noise is keyed by seed and position")
+_GREEDY = Contract("exact", "greedy")
+_ACROSS = Contract("fair", "greedy, and engines of other kinds on the same weights may go on with it")
+_ANEW = Contract("fair", "its penalties count anew where it was cut")
+_TEXT = Contract("fair", "continued by text")
+_FAIR = Contract("fair", "no token is lost or doubled, the rest is a fair sample")
+_LED = {
+    plain: Contract(plain.word, f"{plain.why}, and its grammar is led through what was delivered")
+    for plain in (_KEYED, _GREEDY, _ANEW, _TEXT, _FAIR)
+}
+_FRESH = Contract("no", "its grammar can't be led through what was delivered")
+_NONE = Contract("no", "nobody here can hold it to its grammar")
 
 
-_KEYED = _both("exact", "noise is keyed by seed and position")
-_GREEDY = _both("exact", "greedy")
-_FAIR = _both("fair", "no token is lost or doubled, the rest is a fair sample")
+def contract(sampling: Sampling, release: Release) -> Contract:
+    """What a client may expect of an answer that has to move. Under a grammar the whole matches it once, or it does not move."""
+    if sampling.grammar:
+        return _LED[_plain(sampling, release)] if release.grammar is Hold.LED else _FRESH
+    if release.greedy_across and sampling.temperature == 0 and not (release.by_text or special(sampling)):
+        return _ACROSS
+    return _plain(sampling, release)
 
 
-def contract(sampling: Sampling, exactness: Exactness) -> Contract:
-    """What a client may expect of an answer that has to move. Under a grammar the whole matches it once, in either case."""
-    if exactness is Exactness.EXACT:
-        plain, led = _KEYED
-    elif sampling.temperature == 0 and exactness is Exactness.GREEDY:
-        plain, led = _GREEDY
-    else:
-        plain, led = _FAIR
-    return led if sampling.grammar else plain
+def promise(sampling: Sampling, releases: Sequence[Release]) -> Contract:
+    """The weakest contract of those releases that may begin this answer: any of them may be the one that does.
+
+    On a site with engines of several kinds the header is written before it is known which of them answers.
+    """
+    if len(releases) == 1:
+        return contract(sampling, releases[0])
+    able = [one for one in releases if not (sampling.grammar and one.grammar is Hold.NONE)]
+    found = [contract(sampling, one) for one in able] or [_NONE if sampling.grammar else _FAIR]
+    return max(found, key=lambda one: _WORDS.index(one.word))
+
+
+def _plain(sampling: Sampling, release: Release) -> Contract:
+    if release.by_text:
+        return _TEXT
+    if not release.penalties_whole and (sampling.presence_penalty or sampling.frequency_penalty):
+        return _ANEW
+    if release.exactness is Exactness.EXACT:
+        return _KEYED
+    return _GREEDY if sampling.temperature == 0 and release.exactness is Exactness.GREEDY else _FAIR
 
 
 class Resume(Struct, frozen=True):
@@ -64,6 +91,9 @@ def after_loss(transcript: Transcript, moves_max: int, now: float) -> Resume | C
     asked, count = transcript.asked, len(transcript.delivered_ids)
     if count >= asked.max_tokens:
         return Complete(Finish.LENGTH, f"all {count} tokens were delivered before the replica was lost")
+    begun = transcript.begun
+    if count and asked.sampling.grammar and begun is not None and begun.grammar is not Hold.LED:
+        return GiveUp(f"it is held to a grammar, which {begun.engine} can't lead through the {count} tokens delivered")
     if now >= asked.deadline:
         return GiveUp("the request's deadline has passed")
     if transcript.moves >= moves_max:

@@ -68,16 +68,21 @@ def note(one: Standing, seen: Seen, rules: Rules, now: float) -> Note | None:
 
 
 def kill(seen: Seen, rules: Rules, now: float) -> Kill | None:
-    """Who has to be ended at once: the silent, those that never become ready, the wedged, those that do not leave."""
+    """Who has to be ended at once: the silent, those that never become ready, the wedged, those that do not leave.
+
+    A start may take long as long as it comes further: `start_s` is counted from the last stage that it told of.
+    """
     judging = may_judge(seen, rules, now)
     for one in seen.standings:
         if one.killed_at is not None and now - one.killed_at < rules.silent_s:
             continue
         suspected = False
         why = _deadly(one, seen, rules, now) if judging or one.role is not Role.REPLICA else ""
-        starting_s = now - max(one.started_at, seen.trusted_since)
+        starting_s = now - max(one.started_at, one.staged_at, seen.trusted_since)
         if not why and one.state is ReplicaState.STARTING and starting_s > rules.restart.start_s:
             why = f"it is not ready after {starting_s:.0f} s"
+            if one.fact.stage:
+                why = f"its start has come no further for {starting_s:.0f} s than this: {one.fact.stage}"
         if not why and one.state in (ReplicaState.SERVING, ReplicaState.WARM, ReplicaState.SUSPECT):
             ailment = leaving.treatable(one, seen)
             if ailment is not None and ailment.cure is Cure.KILL:

@@ -77,8 +77,11 @@ def _place(one: Standing, seen: Seen) -> Place | None:
 
 
 def _next(seen: Seen) -> Standing | None:
-    """Who is called first: of the release that serves, the one that has stood by longest."""
-    digest = seen.roster.release.digest if seen.roster.release is not None else ""
+    """Who is called first: of a release that serves, the one that has stood by longest. Where there are several kinds, one of a
+    kind that nobody serves any more goes before: answers wait for it."""
+    release, kinds = seen.roster.release, seen.roster.kinds
+    digests = {kind.digest for kind in kinds} or ({release.digest} if release is not None else set())
+    served = {other.fact.release.digest for other in _serving(seen) if kinds and other.fact.release is not None}
     wishes = seen.wishes
     able = [
         one
@@ -91,9 +94,9 @@ def _next(seen: Seen) -> Standing | None:
         and one.name not in wishes.condemned
     ]
 
-    def rank(one: Standing) -> tuple[bool, float, str]:
-        other = bool(digest) and one.fact.release is not None and one.fact.release.digest != digest
-        return other, one.since, one.name
+    def rank(one: Standing) -> tuple[bool, bool, float, str]:
+        own = one.fact.release.digest if one.fact.release is not None else ""
+        return bool(digests and own) and own not in digests, own in served, one.since, one.name
 
     return min(able, key=rank, default=None)
 

@@ -47,6 +47,7 @@ class Rules(Struct, frozen=True, kw_only=True):
     count: int | None = None
     warm: int = 0
     scaling: Scaling = Scaling()
+    mixed: bool = False  # engines of several kinds on the same weights may serve together
 
     def grace_s(self, role: Role) -> float:
         """How long one that was told to leave may take."""
@@ -62,7 +63,9 @@ class Fact(Struct, frozen=True, kw_only=True):
     last_words: str = ""  # last line that a dead one wrote to its log
     boot: str = ""
     address: str = ""
-    ready: bool = False  # its run file is there, and a replica has answered too
+    ready: bool = False  # its run file says so, and a replica has answered too
+    stage: str = ""  # how far the start of a replica has come, by its own word
+    engine: str = ""  # a foreign engine's build, and what it can do
     heard_at: float | None = None  # replicas: when a ping was last answered; gateway workers: their last pulse
     load: Load | None = None
     release: Release | None = None
@@ -84,7 +87,8 @@ class Standing(Struct, frozen=True, kw_only=True):
     why: str = ""
     started_at: float = 0.0
     served_at: float | None = None  # when this life became ready
-    announced_at: float | None = None  # when its run file was first seen: from then on it can be asked
+    announced_at: float | None = None  # when its run file first said that it is ready: from then on it can be asked
+    staged_at: float = 0.0  # when its start last came further
     load_s: float = 0.0  # how long the slowest start took
     deaths: tuple[Death, ...] = ()
     restarts: int = 0

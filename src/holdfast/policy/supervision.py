@@ -16,11 +16,10 @@ is not as it should be and names the one step that mends it. The order of the ru
 from msgspec import structs
 
 from holdfast.domain.procedure import Done, Step, Wait
-from holdfast.domain.release import Release
 from holdfast.domain.replica import ReplicaState
 from holdfast.domain.roster import Place
 from holdfast.domain.site import Role
-from holdfast.policy import escalation, judging, leaving
+from holdfast.policy import escalation, judging, leaving, lineup
 from holdfast.policy.restart_intensity import Later
 from holdfast.policy.standing import (
     LIVE,
@@ -84,7 +83,7 @@ def next_step(seen: Seen, rules: Rules, now: float) -> Step | Wait | Done:
         note = judging.note(one, seen, rules, now)
         if note is not None:
             return note
-    step = _publish(seen) or _leave(seen, rules, now) or judging.kill(seen, rules, now)
+    step = _publish(seen, rules) or _leave(seen, rules, now) or judging.kill(seen, rules, now)
     if step is not None:
         return step
     if seen.stopping:
@@ -93,21 +92,24 @@ def next_step(seen: Seen, rules: Rules, now: float) -> Step | Wait | Done:
     return (_scale(seen) or mending) if isinstance(mending, Wait) else mending
 
 
-def _publish(seen: Seen) -> Publish | None:
+def _publish(seen: Seen, rules: Rules) -> Publish | None:
     replicas = seen.of(Role.REPLICA)
-    release = _release(seen.replicas(), seen.roster.release)
+    release, kinds = lineup.told(seen, rules)
     places: list[Place] = []
     for model in dict.fromkeys(one.model for one in replicas):
         group = seen.replicas(model)
-        told = release if not model else _release(group, None)
-        places += [_place(one) for one in group if one.state in UP and _speaks(one, told)]
+        told = release if not model else lineup.first(group, None)
+        mixes = rules.mixed and not model
+        places += [_place(one) for one in group if one.state in UP and lineup.speaks(one, told, mixes)]
     if not seen.stopping:
         places += [_place(one, one.why) for one in replicas if _moves_out(one)]
     places = sorted((*places, *_adopted(seen)), key=lambda place: place.replica)
+    if kinds:
+        places = lineup.marked(places, seen)
     count = seen.roster.replicas
     if any(not place.model for place in places) and not seen.stopping:
         count = min(len(leaving.wanted_replicas(seen)), seen.serve_count)
-    roster = structs.replace(seen.roster, replicas=count, release=release, places=tuple(places))
+    roster = structs.replace(seen.roster, replicas=count, release=release, kinds=kinds, places=tuple(places))
     if roster == seen.roster:
         return None
     return Publish(
@@ -121,16 +123,6 @@ def _words(epoch: int, places: list[Place]) -> str:
     out = ", ".join(place.replica for place in places if place.leaving)
     by, going = f", {warm} stands by" if warm else "", f", {out} is leaving" if out else ""
     return f"roster {epoch}: {who} may serve{by}{going}"
-
-
-def _release(group: list[Standing], otherwise: Release | None) -> Release | None:
-    serving = (one.fact.release for one in group if one.state is ReplicaState.SERVING)
-    return next((release for release in serving if release is not None), otherwise)
-
-
-def _speaks(one: Standing, release: Release | None) -> bool:
-    """Whether it can go on with the others' answers."""
-    return one.fact.release is None or release is None or one.fact.release.digest == release.digest
 
 
 def _place(one: Standing, why: str = "") -> Place:

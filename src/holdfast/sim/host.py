@@ -38,11 +38,13 @@ class SimProcess:
 
 @dataclass
 class SimHost:
-    """Levers: `load_s` until a process is ready, `leave_s` until one that was told to leave is gone, `stubborn` ones never
-    leave by themselves, `faulty` names end their start with this exit code, `refusing` makes starts fail."""
+    """Levers: `load_s` until a process is ready, `stage` what it says of its start until then, `leave_s` until one that was told
+    to leave is gone, `stubborn` ones never leave by themselves, `faulty` names end their start with this exit code, `refusing`
+    makes starts fail."""
 
     clock: Clock
     load_s: float = 1.0
+    stage: Callable[["SimProcess"], str] = lambda process: ""
     leave_s: float = 0.5
     stubborn: set[str] = field(default_factory=set)
     faulty: dict[str, int] = field(default_factory=dict)
@@ -107,10 +109,14 @@ class SimHost:
             del self.processes[name]
 
     def run_of(self, name: str) -> Run | None:
-        """The run file that a ready process has written."""
+        """The run file that a ready process has written, or one whose start takes long."""
         process = self.processes.get(name)
-        if process is None or process.faulty is not None or self.clock.now() < process.ready_at:
+        if process is None or process.faulty is not None:
             return None
+        if self.clock.now() < process.ready_at:
+            stage = self.stage(process)
+            told = Run(name=name, pid=process.pid, token=process.token, listen=f"sim:{name}", ready=False, stage=stage)
+            return told if stage else None
         boot = process.replica.boot if process.replica else process.token
         pulse = "" if process.replica else f"sim:{name}"
         return Run(name=name, pid=process.pid, token=process.token, listen=f"sim:{name}", boot=boot, pulse=pulse)

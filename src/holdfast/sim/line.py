@@ -75,6 +75,7 @@ class SimLine:
         self._probes: list[asyncio.Future[None]] = []
         self.dropped_late = 0
         self.who = ""  # the dialler's name
+        self.release = RELEASE  # what the Welcome says
         self.on_submit: Callable[[Generation], None] = lambda generation: (
             None
         )  # called with every attempt that begins here
@@ -108,7 +109,7 @@ class SimLine:
         return self._load
 
     def describe(self) -> Release | None:
-        return RELEASE
+        return self.release
 
     def streams(self) -> Iterable[Stream]:
         return [attempt.seen for attempt in self._attempts.values()]

@@ -7,11 +7,13 @@ token shows. It steps only while somebody waits for something, always at multipl
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from zlib import crc32
 
 from holdfast.domain.ports import Clock
+from holdfast.domain.release import Release
 from holdfast.domain.replica import Load
 from holdfast.domain.request import Finish, Generation
-from holdfast.sim.line import Down, Frame, Item, SimLine
+from holdfast.sim.line import RELEASE, Down, Frame, Item, SimLine
 from holdfast.sim.lives import nobody
 from holdfast.sim.network import Way
 from holdfast.sim.scripted import answer_key, token_at
@@ -25,6 +27,13 @@ def answer(prompt_ids: list[int], seed: int, count: int) -> list[int]:
     """The first `count` tokens of the undisturbed answer."""
     key = answer_key(prompt_ids, seed)
     return [token_at(key, place, VOCABULARY) for place in range(count)]
+
+
+def own_seed(release: Release, generation: Generation) -> int:
+    """Engines of one kind draw alike, and otherwise than those of another one; what is greedy is the same for all of them."""
+    if generation.sampling.temperature == 0 or release.digest == RELEASE.digest:
+        return generation.seed
+    return generation.seed ^ crc32(release.digest.encode())
 
 
 def length(generation: Generation) -> tuple[int, Finish]:
@@ -78,6 +87,7 @@ class SimReplica:
     poison: dict[int, tuple[str, int]] = field(default_factory=dict)
     way: Callable[[str], Way | None] = lambda who: None
     line_of: type[SimLine] = SimLine  # another kind, for planted bugs
+    release: Release = RELEASE
     on_death: Callable[[str], None] = lambda crash: None
     pace: Callable[["SimReplica"], float] | None = None  # seconds of the step that begins now; None: always `step_s`
     steps: int = 0
@@ -142,7 +152,7 @@ class SimReplica:
         if not self.alive:
             raise ConnectionRefusedError(f"{self.name} does not listen")
         line = self.line_of(self, self.name, self.boot, self.load(), self.clock, way=self.way(who))
-        line.who = who
+        line.who, line.release = who, self.release
         self.lines.append(line)
         return line
 
@@ -192,7 +202,7 @@ class SimReplica:
         count, finish = length(asked)
         made = len(asked.delivered_ids)
         unread = len(asked.prompt_ids) + made if self.chunk_tokens else 0
-        key = answer_key(asked.prompt_ids, asked.seed)
+        key = answer_key(asked.prompt_ids, own_seed(self.release, asked))
         self._streams[id(line), number] = _Stream(
             line, number, asked, key, made, unread, 0, count, finish, self.clock.now()
         )

@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from holdfast.domain.fault import BadRequest, EngineRefused
 from holdfast.domain.ports import Produced, Work
-from holdfast.domain.release import Exactness, Release
+from holdfast.domain.release import Exactness, Hold, Release
 from holdfast.domain.replica import Load
 from holdfast.domain.request import Finish, TokenLogprob
 
@@ -93,6 +93,7 @@ class Script(Struct, frozen=True, kw_only=True):
     answer_tokens: int = 0  # answers stop by themselves after so many tokens, if asked with stop ids; 0: at max_tokens
     mishap: Mishap | None = None  # befalls every attempt
     poisons: tuple[Poison, ...] = ()  # prompts that kill the process
+    greedy_across: bool = False  # what its release says
 
 
 def answer_key(prompt_ids: list[int], seed: int) -> int:
@@ -263,6 +264,9 @@ class ScriptedCore:
             digest=sha256(text.encode()).hexdigest(),
             exactness=Exactness.EXACT,
             version="1.0.0",
+            weights=sha256(f"scripted {self.script.model} {self.script.vocabulary}".encode()).hexdigest(),
+            grammar=Hold.NONE,
+            greedy_across=self.script.greedy_across,
         )
 
     def _fill_slots(self) -> None:

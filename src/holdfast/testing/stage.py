@@ -117,6 +117,7 @@ class Stage(ABC):
     mishaps: frozenset[Mishap] = frozenset()
     plain_ids: tuple[int, ...] = tuple(range(20, 500))  # what prompts are made of: ids of ordinary tokens, at least 100
     long_tokens: int = 500  # how long an answer is that is still running after some looks at it; at most context - 10
+    reading_steps: int = 5  # that pings tell apart, at least, while a prompt of nearly `context` is read: lines only
     patience_s: float = 20.0  # a story that has not ended by then hangs
     clock: ClassVar[Clock] = MonotonicClock()
 

@@ -1,0 +1,228 @@
+"""A replica's foreign engine, from its start to its end: swept, planned, run, asked what it can do, served, ended.
+
+    async with opened(order, clock, tell) as engine:
+        ...  # serve engine.core
+
+On the way in `tell` hears how far the start has come. On the way out the engine is ended in its own way, and then by force;
+nothing of it is left, whatever ended us. An external engine is only dialled and hung up.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
+from pathlib import Path
+
+from msgspec import Struct, structs
+
+from holdfast.app.adapters import Address, adapter
+from holdfast.app.launching import Place, planned, vocab_size_in
+from holdfast.domain.engine import Abilities, Ability, EngineKind, Launch, Progress, StartFailure
+from holdfast.domain.fault import EngineLost, EngineRefused
+from holdfast.domain.ports import Clock, ForeignEngine
+from holdfast.domain.release import Exactness, Hold, Release
+from holdfast.domain.settings import Settings
+from holdfast.domain.settings_engine import deal
+from holdfast.engine.foreign import ForeignCore, Limits
+from holdfast.engine.serving import Serving
+from holdfast.engine.triton import TritonEngine
+from holdfast.host.engine_asking import version_told
+from holdfast.host.engine_process import EngineNotStarted, EngineProcess
+from holdfast.host.engine_start import until_ready
+from holdfast.host.engine_sweep import swept
+from holdfast.host.gpus import gpus_here
+from holdfast.policy.engine_end import VITAL, crash_of
+from holdfast.policy.launch import launch
+from holdfast.policy.start_log import read_line
+from holdfast.store.access import AccessFile
+from holdfast.store.engine_record import EngineRecordFile
+from holdfast.store.model_folder import weights_of
+
+KNOCK_S = 0.5
+
+Tell = Callable[[str], None]
+
+
+class EngineCrashed(Exception):
+    """The engine died of its own fault; the message names its kind, and quotes nothing."""
+
+
+class Order(Struct, frozen=True, kw_only=True):
+    """What one replica is told: the site's settings, its number, where its engine's log and record go, and its own folder."""
+
+    settings: Settings
+    number: int
+    log: Path
+    records: EngineRecordFile
+    room: Path
+
+
+class Opened(Struct, frozen=True, kw_only=True):
+    """An engine that is ready: the core over it, and its abilities in words."""
+
+    core: ForeignCore
+    words: str
+
+
+@contextlib.asynccontextmanager
+async def opened(order: Order, clock: Clock, tell: Tell) -> AsyncIterator[Opened]:
+    """Bring the engine up, or dial it.
+
+    Raises:
+        EngineNotStarted: it could not be brought up; nothing of it runs.
+        OSError, ValueError: the machine or the settings refuse.
+    """
+    settings = order.settings
+    dealt = deal(settings.replica.engine, settings.replica.url, settings.engine, order.number)
+    async with contextlib.AsyncExitStack() as after:
+        if dealt.url:
+            process, url, key = None, dealt.url, settings.engine.key
+        else:
+            process = await _started(order, clock, tell)
+            after.push_async_callback(process.leave)
+            url, key = process.launch.url, process.launch.key
+        engine = adapter(_address(order, dealt.kind, url, key), clock)
+        after.push_async_callback(engine.close)
+        learnt: list[Abilities] = []
+        if process is None:
+            await _dialled(partial(_ask, engine, learnt), clock, tell, url)
+        else:
+            told = partial(_told, tell)
+            await until_ready(process, partial(_ask, engine, learnt), partial(read_line, dealt.kind), told, clock)
+            process.stand_or_fall_with(VITAL.get(dealt.kind, ()))
+        (abilities,) = learnt
+        core = _core(order, engine, abilities, process, clock)
+        after.push_async_callback(core.close)
+        if process is not None:
+            process.on_death = core.end
+            if process.exit is not None:
+                core.end(f"the engine {process.exit.words()}")
+        watching = asyncio.create_task(core.watch(), name="watch of the engine")
+        after.callback(watching.cancel)
+        yield Opened(core=core, words=abilities.words())
+
+
+async def _started(order: Order, clock: Clock, tell: Tell) -> EngineProcess:
+    """A new process of the engine, after what an earlier life has left is gone."""
+    before = order.records.read()
+    if before is not None:
+        tell("ending what an earlier life has left of its engine")
+        if not await swept(before, clock):
+            raise EngineNotStarted(None, "processes of an earlier engine are still there and can't be killed")
+        order.records.remove()
+    found = await asyncio.to_thread(_launch, order)
+    if isinstance(found, StartFailure):
+        raise EngineNotStarted(found.code, found.why)
+    process = EngineProcess(found, order.room, clock, log=AccessFile(order.log), records=order.records)
+    process.start()
+    tell("started")
+    return process
+
+
+def _launch(order: Order) -> Launch | StartFailure:
+    """The command, found out on this machine: it asks the program for its version, and the driver for the GPUs."""
+    settings = order.settings
+    dealt = deal(settings.replica.engine, settings.replica.url, settings.engine, order.number)
+    version = version_told(dealt.kind, dealt.program) if dealt.program else ""
+    place = Place(number=order.number, replicas=settings.replica.count, room=order.room)
+    plan = planned(settings, dealt, place, gpus_here(), version)
+    return plan if isinstance(plan, StartFailure) else launch(plan)
+
+
+def _address(order: Order, kind: EngineKind, url: str, key: str) -> Address:
+    settings = order.settings
+    folder = Path(settings.model.path)
+    outside = bool(settings.engine.model_name)
+    serving = Serving(
+        model=settings.model.name,
+        digest="",
+        served_as=settings.engine.model_name if outside else "",
+        vocab_size=vocab_size_in(folder),
+        context_tokens_max=settings.replica.context_tokens_max,
+        slots=settings.replica.slots,
+    )
+    return Address(kind=kind, url=url, serving=serving, key=key, folder=folder)
+
+
+async def _ask(engine: ForeignEngine, learnt: list[Abilities]) -> bool:
+    """Whether it answers; what it can do is kept. Raises EngineLost or EngineRefused: not yet."""
+    if not (await engine.probe()).ready:
+        return False
+    learnt[:] = [await engine.learn()]
+    return True
+
+
+async def _dialled(ask: Callable[[], Awaitable[bool]], clock: Clock, tell: Tell, url: str) -> None:
+    """Wait for an external engine as long as it takes: nobody but its owner can start it."""
+    while True:
+        try:
+            if await ask():
+                return
+            why = "it is not ready"
+        except (EngineLost, EngineRefused) as fault:
+            why = fault.why
+        tell(f"waits for {url}: {why}")
+        await clock.sleep(KNOCK_S)
+
+
+def _told(tell: Tell, progress: Progress) -> None:
+    tell(progress.stage)
+
+
+def _core(
+    order: Order, engine: ForeignEngine, abilities: Abilities, process: EngineProcess | None, clock: Clock
+) -> ForeignCore:
+    settings = order.settings
+    context, slots = settings.replica.context_tokens_max, settings.replica.slots
+    limits = Limits(
+        slots=min(slots, abilities.slots) if abilities.slots else slots,
+        queue_max=settings.replica.queue_max,
+        context_tokens_max=min(context, abilities.context_tokens_max) if abilities.context_tokens_max else context,
+        counts=abilities.has(Ability.COUNTERS),
+        external=process is None,
+    )
+    repair = engine.repair if isinstance(engine, TritonEngine) and process is not None else None
+    release = release_of(engine, abilities, settings)
+    ended = partial(_end, abilities.kind, process)
+    return ForeignCore(engine, release, clock, limits, ended=ended, repair=repair)
+
+
+def release_of(engine: ForeignEngine, abilities: Abilities, settings: Settings) -> Release:
+    """What a replica of this engine answers as. The digest holds all that changes tokens and that we know of.
+
+    Raises:
+        EngineLost: it was not asked yet.
+    """
+    told = engine.describe()
+    if told is None:
+        raise EngineLost("the engine was not asked yet what it serves")
+    weights = weights_of(Path(settings.model.path))
+    replica = settings.replica
+    parts = (
+        *(told.engine, told.digest, abilities.version, abilities.served_as, weights, replica.dtype),
+        *(settings.engine.args, settings.engine.env, replica.devices),
+    )
+    grammar = Hold.LED if abilities.has(Ability.LED) else Hold.FRESH if abilities.has(Ability.GRAMMAR) else Hold.NONE
+    keyed = told.exactness is Exactness.EXACT
+    return structs.replace(
+        told,
+        model=settings.model.name,
+        digest=told.digest if keyed else hashlib.sha256(repr(parts).encode()).hexdigest(),
+        weights=weights,
+        by_text=not (abilities.has(Ability.IDS_IN) and abilities.has(Ability.IDS_OUT)),
+        grammar=grammar,
+        greedy_across=settings.engine.greedy_across,
+        penalties_whole=keyed,
+    )
+
+
+def _end(kind: EngineKind, process: EngineProcess | None, why: str) -> BaseException:
+    """How a replica ends whose engine has ended: with a crash in its black box, or as if it had been ended from outside."""
+    print(f"holdfast replica: {why}", file=sys.stderr, flush=True)
+    if process is None:
+        return SystemExit(1)
+    code = process.exit.code if process.exit is not None else None
+    crash = crash_of(kind, code, process.lines())
+    return EngineCrashed(crash) if crash else SystemExit(1)

@@ -1,0 +1,99 @@
+"""From the settings and this machine to the plan of one replica's engine: what policy/launch.py turns into a command."""
+
+import os
+import secrets
+import socket
+from contextlib import ExitStack
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from holdfast.domain.engine import StartFailure
+from holdfast.domain.settings import Settings
+from holdfast.domain.settings_engine import Dealt
+from holdfast.policy.launch_gpus import Ask, gpus_of, indices_of, seen_of
+from holdfast.policy.launch_plan import LOOPBACK, Gpu, LaunchPlan, version_of
+from holdfast.policy.model_facts import ModelFacts, ModelFile, facts_of
+
+PORTS = 3  # Triton takes three
+
+
+class Place(Struct, frozen=True, kw_only=True):
+    """Whose engine it is: the replica's number, how many there are, and the folder that is its own."""
+
+    number: int
+    replicas: int
+    room: Path
+
+
+def facts_in(folder: Path) -> ModelFacts:
+    """What a model folder holds. Raises OSError or ValueError: it is none."""
+    read = _config(folder)
+    files = [ModelFile(one.name, one.stat().st_size) for one in sorted(folder.iterdir()) if one.is_file()]
+    return facts_of(read, files)
+
+
+def vocab_size_in(folder: Path) -> int:
+    """How many token ids its model knows; 0 where it does not tell. Raises OSError or ValueError."""
+    size = _config(folder).get("vocab_size")
+    return size if isinstance(size, int) else 0
+
+
+def _config(folder: Path) -> dict[str, object]:
+    config = folder / "config.json"
+    return msgspec.json.decode(config.read_bytes(), type=dict[str, object]) if config.is_file() else {}
+
+
+def planned(
+    settings: Settings, dealt: Dealt, place: Place, seen: tuple[Gpu, ...] | None, version: str
+) -> LaunchPlan | StartFailure:
+    """The plan for a replica's engine, with free ports and a new key. Raises OSError or ValueError: no model folder."""
+    folder = Path(settings.model.path)
+    facts = facts_in(folder)
+    replica, engine = settings.replica, settings.engine
+    ask = Ask(
+        devices=indices_of(replica.devices),
+        seen=seen,
+        number=place.number,
+        replicas=place.replicas,
+        wanted=engine.gpus,
+        context=replica.context_tokens_max,
+        args=engine.args,
+    )
+    gpus = gpus_of(facts, ask)
+    if isinstance(gpus, StartFailure):
+        return gpus
+    return LaunchPlan(
+        kind=dealt.kind,
+        program=dealt.program,
+        folder=str(folder),
+        served_as=settings.model.name,
+        facts=facts,
+        ports=free_ports(PORTS),
+        key=secrets.token_hex(24),
+        gpus=gpus,
+        seen=seen_of(seen, gpus),
+        insist=engine.gpus > 0,
+        slots=replica.slots,
+        context_tokens_max=replica.context_tokens_max,
+        queue_max=replica.queue_max,
+        dtype=replica.dtype,
+        threads=replica.threads,
+        args=() if dealt.of_mix else engine.args,
+        env=() if dealt.of_mix else engine.env,
+        start_s=engine.start_s,
+        version=version_of(version),
+        room=str(place.room),
+        package=str(Path(__file__).resolve().parents[1]),
+        inherited=tuple(os.environ.items()),
+    )
+
+
+def free_ports(count: int) -> tuple[int, ...]:
+    """TCP ports of the loopback that nobody listens on now."""
+    with ExitStack() as held:
+        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind((LOOPBACK, 0))
+        return tuple(one.getsockname()[1] for one in sockets)

@@ -1,0 +1,330 @@
+"""Triton Inference Server as a replica's engine: KServe v2 over gRPC, one ModelStreamInfer stream for each answer.
+
+Triton's health endpoints stay green when the process that runs a model (its Python backend's "stub") is dead or frozen, and it
+never starts that process again. So readiness is not believed: `probe` sends a small inference through the model, and the evidence
+against a stub is kept until an inference has succeeded. `repair` unloads and loads the model, which makes a new stub.
+
+A frozen stub must be replaced before it thaws: Triton 2.51 aborts, whole, at the first request after the thaw.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from hashlib import sha256
+from typing import Any
+
+import grpc
+import msgspec
+from grpc import aio
+from msgspec import Struct, structs
+
+from holdfast.domain.engine import Abilities, EngineKind
+from holdfast.domain.fault import BadRequest, EngineLost, EngineRefused
+from holdfast.domain.kserve import (
+    CODEC,
+    SERVICE,
+    Index,
+    InferRequest,
+    InferResponse,
+    InRepository,
+    Live,
+    ModelMetadata,
+    Named,
+    Nothing,
+    ServerMetadata,
+    Statistics,
+    StreamItem,
+)
+from holdfast.domain.ports import Clock
+from holdfast.domain.protobuf import Garbled
+from holdfast.domain.release import Release
+from holdfast.domain.replica import Load, Probe
+from holdfast.domain.request import Chunk, Finish, Generation, Sampling
+from holdfast.domain.triton import ASK_RELEASE, Told
+from holdfast.engine.triton_dialects import Dialect, Hearing, Pearl, Tongue, ask_load, dialect_of, told_of
+from holdfast.policy.triton_faults import Reading, read
+
+KEY_HEADER = "triton-grpc-protocol-holdfast-key"  # of --grpc-restricted-protocol=...:holdfast-key=...
+_UNLOADED_S = 1.5  # a dead stub with nothing under way is unloaded in 0.5 s
+_OPTIONS = (
+    ("grpc.max_receive_message_length", 64 << 20),
+    ("grpc.max_send_message_length", -1),  # a prompt of a million ids has 4 MB
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+)
+
+
+class TritonSettings(Struct, frozen=True, kw_only=True):
+    """How one Triton is spoken to. `weights` is the digest of what it serves, for models that can't tell it."""
+
+    model: str = "holdfast"
+    serve_as: str = ""
+    weights: str = ""
+    slots: int = 0
+    context_tokens_max: int = 0
+    probe_s: float = 3.0  # a dead stub is confessed after 1.0 s
+    canary_s: float = 15.0  # a foreign model that stands idle is asked for a token this often
+    repair_s: float = 120.0  # unload and load, each
+
+
+class TritonEngine:
+    """Implements ForeignEngine. `url` is grpc://host:port."""
+
+    def __init__(
+        self, url: str, clock: Clock, settings: TritonSettings, key: str = "", tongue: Tongue | None = None
+    ) -> None:
+        self._clock, self._settings, self._tongue = clock, settings, tongue
+        self._where = url.removeprefix("grpc://")
+        self._metadata = ((KEY_HEADER, key),) if key else ()
+        self._channel = aio.insecure_channel(self._where, options=_OPTIONS)
+        self._dialect: Dialect | None = None
+        self._release: Release | None = None
+        self._context, self._vocab = settings.context_tokens_max, 0
+        self._sick = ""  # the evidence against the model's process, until an inference succeeds
+        self._heard = 0  # responses that came
+        self._seen, self._canary_at = -1, clock.now()
+        self._running = 0
+
+    @property
+    def sick(self) -> str:
+        """Why the model's process is believed to be dead or frozen; empty when it is not."""
+        return self._sick
+
+    async def learn(self) -> Abilities:
+        """See the port."""
+        try:
+            server = await self._ask("ServerMetadata", Nothing(), ServerMetadata)
+            metadata = await self._ask("ModelMetadata", Named(self._settings.model), ModelMetadata)
+        except EngineRefused as refused:
+            raise EngineLost(f"{refused.why}; it serves {await self._served()}") from None
+        self._dialect = dialect = dialect_of(metadata, self._tongue)
+        slots, context = self._settings.slots, self._settings.context_tokens_max
+        if isinstance(dialect, Pearl):
+            told = await self._told(ASK_RELEASE)
+            slots, context, self._vocab = told.slots, told.context_tokens_max, told.vocab_size
+            self._release = structs.replace(told.release, engine=EngineKind.TRITON)
+        else:
+            parts = (server.version, metadata.platform, *metadata.versions, dialect.name, self._settings.weights)
+            self._release = Release(
+                model=self._settings.serve_as or self._settings.model,
+                engine=EngineKind.TRITON,
+                digest=sha256("\0".join(parts).encode()).hexdigest(),
+                exactness=dialect.exactness,
+            )
+        self._context = context
+        return Abilities(
+            kind=EngineKind.TRITON,
+            version=f"{server.version} ({dialect.name})",
+            served_as=metadata.name,
+            findings=dialect.findings,
+            slots=slots,
+            context_tokens_max=context,
+        )
+
+    def describe(self) -> Release | None:
+        return self._release
+
+    async def generate(self, generation: Generation) -> AsyncGenerator[Chunk, None]:
+        """See the port."""
+        dialect = self._dialect
+        if dialect is None:
+            raise EngineRefused("Triton was not asked yet what it serves")
+        generation = self._fitting(generation)
+        if len(generation.delivered_ids) >= generation.max_tokens:
+            yield Chunk([], Finish.LENGTH)  # only the word that it had ended was lost
+            return
+        hearing = Hearing(generation)
+        self._running += 1
+        try:
+            async with aclosing(self._stream(dialect.request(self._settings.model, generation), None)) as responses:
+                async for response in responses:
+                    chunk = _heard(dialect, response, hearing, self._vocab)
+                    if chunk.ids or chunk.finish is not None:
+                        yield chunk
+                    if chunk.finish is not None:
+                        return
+                    if response.final:
+                        break
+        finally:
+            self._running -= 1
+        raise EngineLost(f"Triton ended the answer after {hearing.ids} tokens without saying why")
+
+    async def probe(self) -> Probe:
+        """See the port. Not ready: the model's process is dead or frozen, and `repair` may help."""
+        try:
+            load = await self._look()
+        except EngineRefused as refused:
+            raise EngineLost(refused.why) from None
+        except EngineLost:
+            if not self._sick:
+                raise
+            return Probe(False, Load(step=self._heard, running=self._running), self._sick)
+        return Probe(not self._sick, load, self._sick)
+
+    async def repair(self) -> str:
+        """Unload the model and load it again: its process is ended, a frozen one too, and a new one begins.
+
+        Returns what was done, as a sentence.
+
+        Raises:
+            EngineLost: it is no better.
+        """
+        began, model, limit_s = self._clock.now(), self._settings.model, self._settings.repair_s
+        why = self._sick or "asked for"
+        try:
+            await self._ask("RepositoryModelUnload", InRepository(model_name=model), Nothing, limit_s)
+            await self._until_gone(model, self._clock.now() + _UNLOADED_S)
+            await self._ask("RepositoryModelLoad", InRepository(model_name=model), Nothing, limit_s)
+            self._sick = ""
+            await self._look(canary=True)
+        except (EngineRefused, EngineLost, BadRequest) as fault:
+            raise EngineLost(f"unloading and loading {model} did not help: {fault.why}") from fault
+        return f"{model} was unloaded and loaded in {self._clock.now() - began:.1f} s ({why})"
+
+    async def close(self) -> None:
+        await self._channel.close()
+
+    def _fitting(self, generation: Generation) -> Generation:
+        """Check what an engine of ours checks, and bound the answer by the context."""
+        ids = generation.prompt_ids
+        if not ids:
+            raise BadRequest("prompt_ids is empty: send at least one token", "prompt_ids")
+        if generation.max_tokens < 1:
+            raise BadRequest(f"max_tokens is {generation.max_tokens}: ask for at least one token", "max_tokens")
+        for name, some in (("prompt_ids", ids), ("delivered_ids", generation.delivered_ids)):
+            if some and (min(some) < 0 or max(some) >= (self._vocab or 1 << 31)):
+                raise BadRequest(f"{name} holds a token id outside the vocabulary of {self._vocab or 1 << 31}", name)
+        if not self._context:
+            return generation
+        room = self._context - len(ids)
+        if room < 1:
+            raise BadRequest(
+                f"a prompt of {len(ids)} tokens leaves no room in a context of {self._context}",
+                "prompt_ids",
+                "context_length_exceeded",
+            )
+        return generation if generation.max_tokens <= room else structs.replace(generation, max_tokens=room)
+
+    async def _look(self, canary: bool = False) -> Load:
+        """Ask the model itself: its load where it is ours; else Triton's statistics, and a token when it stands still."""
+        if isinstance(self._dialect, Pearl):
+            return (await self._told()).load  # its own steps alone: being asked is no progress
+        named = Named(self._settings.model)
+        if not (await self._ask("ModelReady", named, Live)).yes:
+            raise EngineLost(f"Triton says that {self._settings.model} is not ready")
+        stats = await self._ask("ModelStatistics", named, Statistics)
+        progress = self._heard + sum(one.progress for one in stats.model_stats)
+        now = self._clock.now()
+        if progress != self._seen:
+            self._seen, self._canary_at = progress, now
+        elif canary or self._sick or (not self._running and now - self._canary_at >= self._settings.canary_s):
+            self._canary_at = now
+            await self._canary()
+        return Load(step=progress, running=self._running)
+
+    async def _canary(self) -> None:
+        """One token: readiness alone is no evidence."""
+        assert self._dialect is not None
+        asked = Generation(id="canary", prompt_ids=[1], sampling=Sampling(temperature=0.0), max_tokens=1)
+        request = self._dialect.request(self._settings.model, asked)
+        async with aclosing(self._stream(request, self._settings.probe_s)) as responses:
+            await anext(responses, None)
+
+    async def _told(self, asked: str = "load") -> Told:
+        request = ask_load(self._settings.model, asked)
+        async with aclosing(self._stream(request, self._settings.probe_s)) as responses:
+            async for response in responses:
+                try:
+                    return msgspec.json.decode(told_of(response), type=Told)
+                except (Garbled, msgspec.MsgspecError) as error:
+                    raise EngineLost(f"Triton's model tells nonsense of itself: {error}") from error
+        raise EngineLost("Triton's model told nothing of itself")
+
+    async def _stream(self, request: InferRequest, timeout_s: float | None) -> AsyncGenerator[InferResponse, None]:
+        """The responses to one request. Closing it cancels the call, which Triton tells the model.
+
+        Raises:
+            EngineRefused, EngineLost, BadRequest: see policy/triton_faults.py.
+        """
+        method = self._channel.stream_stream(f"/{SERVICE}/ModelStreamInfer")
+        call = method(timeout=timeout_s, metadata=self._metadata)
+        begun = False
+        try:
+            await call.write(CODEC.encode(request))
+            await call.done_writing()
+            while (raw := await call.read()) is not aio.EOF:
+                item = CODEC.decode(StreamItem, raw)
+                if item.error_message or item.infer_response is None:
+                    raise self._fault(item.error_message or "an item without a response", "", begun)
+                self._heard += 1
+                self._sick = ""
+                begun = begun or bool(item.infer_response.raw)
+                yield item.infer_response
+            raise self._fault(await call.details() or "the stream ended", _name(await call.code()), begun)
+        except aio.AioRpcError as error:
+            raise self._fault(error.details() or "no reason was given", _name(error.code()), begun) from None
+        except asyncio.InvalidStateError:  # a write to a call that has ended already
+            raise self._fault(await call.details() or "the call ended", _name(await call.code()), begun) from None
+        except Garbled as error:
+            raise EngineLost(f"Triton sent garbage: {error}") from error
+        finally:
+            call.cancel()
+
+    async def _ask(self, method: str, message: Struct, answer: "type[Any]", timeout_s: float = 0.0) -> Any:
+        """One unary call. Raises EngineRefused or EngineLost, by what came back."""
+        call = self._channel.unary_unary(f"/{SERVICE}/{method}")
+        try:
+            raw = await call(
+                CODEC.encode(message), timeout=timeout_s or self._settings.probe_s, metadata=self._metadata
+            )
+            return CODEC.decode(answer, raw)
+        except aio.AioRpcError as error:
+            raise self._fault(f"{method}: {error.details()}", _name(error.code()), False) from None
+        except Garbled as error:
+            raise EngineLost(f"Triton sent garbage: {error}") from error
+
+    async def _served(self) -> str:
+        """What it serves, for a sentence."""
+        try:
+            index = await self._ask("RepositoryIndex", InRepository(), Index)
+        except (EngineLost, EngineRefused, BadRequest) as fault:
+            return f"nothing that it tells ({fault.why})"
+        return ", ".join(f"{one.name} ({one.state or 'not loaded'})" for one in index.models) or "no model"
+
+    async def _until_gone(self, model: str, deadline: float) -> None:
+        """Unloading goes on after its answer, and a load that comes too early finds the old model ready and does nothing.
+
+        With streams under way at a dead stub the old model stays `UNLOADING` for good; then a load makes a new one beside it.
+        """
+        while self._clock.now() < deadline:
+            index = await self._ask("RepositoryIndex", InRepository(), Index)
+            states = [one.state for one in index.models if one.name == model]
+            if not any(state in ("READY", "UNLOADING", "LOADING") for state in states):
+                return
+            await self._clock.sleep(0.05)
+
+    def _fault(self, said: str, code: str, begun: bool) -> Exception:
+        reading: Reading = read(said, code, begun)
+        if reading.sick:
+            self._sick = reading.fault.why
+        return reading.fault
+
+
+def _heard(dialect: Dialect, response: InferResponse, hearing: Hearing, vocab: int) -> Chunk:
+    """A response's chunk. Raises EngineLost for what no engine in its senses says."""
+    try:
+        chunk = dialect.read(response, hearing)
+    except Garbled as error:
+        raise EngineLost(f"Triton sent garbage: {error}") from error
+    if len(chunk.ids) > hearing.owed:
+        raise EngineLost(f"Triton gave {len(chunk.ids)} tokens where {hearing.owed} were owed")
+    if chunk.ids and (min(chunk.ids) < 0 or (vocab and max(chunk.ids) >= vocab)):
+        raise EngineLost(f"Triton gave a token id outside the vocabulary of {vocab}")
+    hearing.ids += len(chunk.ids)
+    return chunk
+
+
+def _name(code: "grpc.StatusCode | None") -> str:
+    return "" if code is None or code is grpc.StatusCode.OK else code.name

@@ -1,0 +1,43 @@
+"""Sweeping: ending what an earlier life of a replica has left of its engine.
+
+The guard of host/sessions.py does this within a moment of the replica's death. The sweep is for the case that the guard was
+killed too. A new life sweeps before it starts an engine of its own: the old one would hold its port and the GPU's memory.
+"""
+
+from holdfast.domain.engine_record import EngineRecord
+from holdfast.domain.ports import Clock
+from holdfast.host import sessions
+
+GONE_S = 30.0  # a killed process gives the memory of a GPU back within seconds
+
+
+def sweep(record: EngineRecord) -> list[int]:
+    """Kill what is left of it, without waiting; the pids that were there. Strangers with the same numbers are spared."""
+    left = _left(record)
+    sessions.kill(left)
+    return [one.pid for one in left]
+
+
+async def swept(record: EngineRecord, clock: Clock, within_s: float = GONE_S) -> bool:
+    """Kill what is left of it and wait until it is gone. False: something is still there after so many seconds."""
+    until = clock.now() + within_s
+    while sweep(record):
+        if clock.now() > until:
+            return False
+        await clock.sleep(sessions.PAUSE_S)
+    return True
+
+
+def _left(record: EngineRecord) -> list[sessions.Seen]:
+    if record.machine != sessions.machine():
+        return []
+    known = dict(record.members) | {record.pid: record.start_ticks}
+    found = sessions.members(record.pid, record.token)
+    in_session = [one for one in found if record.pid and one.session == record.pid]
+    if any(known.get(one.pid) == one.start_ticks or sessions.carries(one.pid, record.token) for one in in_session):
+        return found
+    # No witness that the session is the one meant: only those that are known one by one, and what the token leads to.
+    ones = [
+        one for pid, ticks in known.items() if (one := sessions.seen(pid)) and one.alive and one.start_ticks == ticks
+    ]
+    return list({one.pid: one for one in (*ones, *sessions.members(0, record.token))}.values())

@@ -1,0 +1,137 @@
+"""Which processes belong to a program that we started in a session of its own, and how all of them are ended.
+
+A foreign engine is several processes, and those below its first one live on when that is killed: vLLM's EngineCore and Worker do,
+with the memory of the GPU. They are found by three marks, since each can be lost: the session (a child may open its own), a
+token in the environment (setproctitle overwrites what /proc shows of it), and descent from one that is known (an orphan has
+lost it).
+
+This file is also a program, `python -I -S sessions.py PID TOKEN`: the guard of one session. It holds the reading end of a pipe
+as its standard input. When the other end closes, because the process that holds it has died of whatever cause, or when PID
+itself dies, the guard ends the whole session, and then itself. So it must do with the standard library alone.
+"""
+
+import contextlib
+import os
+import select
+import signal
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+TOKEN = "HOLDFAST_ENGINE_TOKEN"
+_PROC = Path("/proc")
+_ROUNDS = 500  # processes may be born while others are killed; rounds of killing, each a PAUSE_S after the other
+PAUSE_S = 0.02
+
+
+class Seen(NamedTuple):
+    """A process in /proc/PID/stat (proc(5)): one letter of state, parent, session, start time in ticks since boot."""
+
+    pid: int
+    state: str
+    parent: int
+    session: int
+    start_ticks: int
+
+    @property
+    def alive(self) -> bool:
+        """A zombie does not live: it only waits for its parent to notice."""
+        return self.state not in "ZX"
+
+
+def seen(pid: int) -> Seen | None:
+    """One process; None where there is none."""
+    try:
+        text = (_PROC / str(pid) / "stat").read_text(errors="replace")
+    except OSError:
+        return None
+    # The command's name stands in brackets and may hold anything, brackets too: count from the last one.
+    fields = text.rpartition(")")[2].split()
+    return Seen(pid, fields[0], int(fields[1]), int(fields[3]), int(fields[19]))
+
+
+def variable(pid: int, name: str) -> str:
+    """A variable of its environment, as it was when the process started; empty when it is absent or not ours to read."""
+    try:
+        entries = (_PROC / str(pid) / "environ").read_bytes().split(b"\0")
+    except OSError:
+        return ""
+    head = f"{name}=".encode()
+    return next((entry[len(head) :].decode("ascii", "replace") for entry in entries if entry.startswith(head)), "")
+
+
+def title(pid: int) -> str:
+    """What a process calls itself: the first word of its command line, without the folders; setproctitle writes there."""
+    try:
+        words = (_PROC / str(pid) / "cmdline").read_bytes()
+    except OSError:
+        return ""
+    return words.split(b"\0")[0].decode("utf-8", "replace").rpartition("/")[2]
+
+
+def carries(pid: int, token: str) -> bool:
+    """Whether this process was started with the token. No token, no proof."""
+    return bool(token) and variable(pid, TOKEN) == token
+
+
+def machine() -> str:
+    """Which boot of which machine this is: pids and start times mean nothing in another."""
+    try:
+        return (_PROC / "sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
+def members(session: int, token: str) -> list[Seen]:
+    """The living processes of a session, those that carry the token, and all that descend from either. 0: no session."""
+    living = {one.pid: one for one in _living()}
+    found = {pid for pid, one in living.items() if session and one.session == session}
+    found |= {pid for pid in living.keys() - found if carries(pid, token)}
+    while True:
+        more = {pid for pid, one in living.items() if pid not in found and one.parent in found}
+        if not more:
+            return [living[pid] for pid in sorted(found)]
+        found |= more
+
+
+def kill(ones: Iterable[Seen]) -> None:
+    """SIGKILL for exactly these: through a pidfd, and only where the pid still means the process that was seen."""
+    for one in ones:
+        try:
+            fd = os.pidfd_open(one.pid)
+        except ProcessLookupError:
+            continue
+        try:
+            now = seen(one.pid)
+            if now is not None and now.start_ticks == one.start_ticks:
+                signal.pidfd_send_signal(fd, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+        finally:
+            os.close(fd)
+
+
+def _living() -> Iterator[Seen]:
+    for entry in _PROC.iterdir():
+        one = seen(int(entry.name)) if entry.name.isdigit() else None
+        if one is not None and one.alive and one.pid != os.getpid():
+            yield one
+
+
+def _guard(pid: int, token: str) -> None:
+    """See the head of this file. The number of the session can't be a stranger's: we were there when its first process died."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    with contextlib.suppress(ProcessLookupError):  # it was dead before we were
+        select.select([0, os.pidfd_open(pid)], [], [])  # nobody writes to the pipe: it is readable when it ends
+    for _ in range(_ROUNDS):
+        left = members(pid, token)
+        if not left:
+            return
+        kill(left)
+        select.select([], [], [], PAUSE_S)
+
+
+if __name__ == "__main__":
+    _guard(int(sys.argv[1]), sys.argv[2])

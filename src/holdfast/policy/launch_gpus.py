@@ -1,0 +1,69 @@
+"""Which GPUs a replica gets: the next so many of those that the settings name, and none that another replica has.
+
+Foreign engines take nearly all memory of a GPU when they start, so two on one would not both come up. A site that wants it all
+the same says so with the engine's own word for its share of the memory, in [engine] args.
+"""
+
+from collections.abc import Sequence
+
+from msgspec import Struct
+
+from holdfast.domain.engine import StartFailure
+from holdfast.domain.engine_words import name_of
+from holdfast.domain.replica import StartFault
+from holdfast.policy.launch_fit import COUNTS, fewest
+from holdfast.policy.launch_plan import Gpu
+from holdfast.policy.model_facts import ModelFacts
+
+SHARES = ("gpu-memory-utilization", "mem-fraction-static", "n-gpu-layers", "ngl")  # words that divide a GPU
+
+
+class Ask(Struct, frozen=True, kw_only=True):
+    """One replica's question. `devices`: indices as set, none for CPU. `seen`: the machine's GPUs by index; None: not known."""
+
+    devices: tuple[int, ...]
+    seen: tuple[Gpu, ...] | None
+    number: int  # of the replica
+    replicas: int
+    wanted: int = 0  # [engine] gpus
+    context: int = 2048
+    args: tuple[str, ...] = ()
+
+
+def indices_of(devices: str) -> tuple[int, ...]:
+    """`cuda:0,cuda:1` as (0, 1); what is no GPU is left out."""
+    named = [one.strip().partition(":") for one in devices.split(",")]
+    return tuple(int(number or 0) for kind, _, number in named if kind == "cuda" and (not number or number.isdigit()))
+
+
+def gpus_of(facts: ModelFacts, ask: Ask) -> tuple[int, ...] | StartFailure:
+    """The indices of this replica's GPUs, none for CPU, or why it can't have any."""
+    if not ask.devices:
+        return ()
+    missing = [one for one in ask.devices if ask.seen is not None and one >= len(ask.seen)]
+    if missing:
+        there = f"{len(ask.seen or ())} GPU{'' if len(ask.seen or ()) == 1 else 's'}"
+        why = f"[replica] devices names cuda:{missing[0]}, and this machine has {there}"
+        return StartFailure(StartFault.DEVICE, f"{why}: name those that are there, counted from 0")
+    count = ask.wanted or _by_profile(facts, ask)
+    groups = len(ask.devices) // count
+    divided = any(name_of(word) in SHARES for word in ask.args)
+    if ask.number >= groups and not divided:
+        why = f"replica {ask.number} needs {count} GPU{'' if count == 1 else 's'} of its own"
+        has = f"[replica] devices names {len(ask.devices)}, enough for {groups} replica{'' if groups == 1 else 's'}"
+        return StartFailure(StartFault.DEVICE, f"{why}, and {has}: name more, or set [replica] count to {groups}")
+    first = ask.number % groups * count
+    return ask.devices[first : first + count]
+
+
+def seen_of(seen: tuple[Gpu, ...] | None, indices: Sequence[int]) -> tuple[Gpu, ...] | None:
+    """What these GPUs are."""
+    return None if seen is None else tuple(seen[one] for one in indices)
+
+
+def _by_profile(facts: ModelFacts, ask: Ask) -> int:
+    """The fewest on which it fits; where that is not known, an equal share for each replica. At least 1."""
+    among = seen_of(ask.seen, ask.devices)
+    least = fewest(facts, among, ask.context) if among is not None and facts.weights_bytes else 0
+    share = max(1, len(ask.devices) // max(1, ask.replicas))
+    return least or max(count for count in COUNTS if count <= (len(ask.devices) if among is not None else share))

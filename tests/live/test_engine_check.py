@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from holdfast.host.gpus import gpus_told
+from holdfast.policy.launch_plan import Gpu
 from published import CONFIGS, files_of
 
 H200 = "NVIDIA H200, 143771, 9.0"
@@ -119,3 +121,12 @@ def test_other_sites_are_told_too(tmp_path, settings, words, code, said):
     done = Machine(tmp_path, []).check(settings, *words)
     assert done.returncode == code
     assert said in done.stdout + done.stderr
+
+
+def test_the_drivers_table_is_read_or_nothing_is_known():
+    one = Gpu(name="NVIDIA H200", memory_bytes=143771 * 1024**2, capability=(9, 0))
+    old = Gpu(name="Tesla K80", memory_bytes=11441 * 1024**2)
+    assert gpus_told(f"{H200}\n{H200}\n") == (one, one)
+    assert gpus_told("Tesla K80, 11441, [N/A]\n") == (old,)
+    assert gpus_told("") == ()
+    assert gpus_told("Failed to initialize NVML: Driver/library version mismatch\n") is None

@@ -9,8 +9,8 @@ from msgspec import structs
 from holdfast.domain.engine import Abilities, Ability, EngineKind
 from holdfast.domain.release import Exactness, Hold, Release
 
-# To all others what was delivered is a prompt, and their penalties count what they make themselves: as long as nobody has seen one
-# of them count on after a cut, none is said to.
+# To all others what was delivered is a prompt, and their penalties count what they make themselves: as long as nobody has seen
+# one of them count on after a cut, none is said to.
 COUNTS_ON = (EngineKind.EMBEDDED, EngineKind.SCRIPTED)
 
 

@@ -172,15 +172,20 @@ def main() -> None:
     if not options.url and vllm_python() is None:
         sys.exit("no vLLM here: `make engines` installs its CPU build")
     with tempfile.TemporaryDirectory() as folder:
+        began = CLOCK.now()
         process = None if options.url else VllmProcess(Path(folder), *_words(options), dtype=options.dtype)
         try:
+            start = {}
             if process is not None:
                 asyncio.run(process.ready())
-            found = measured(options.url or (process.url if process is not None else ""), options)
+                start = {"start_s": round(CLOCK.now() - began, 1), "rss_mib": process.rss_mib()}
+            found = start | measured(options.url or (process.url if process is not None else ""), options)
         finally:
             if process is not None:
                 process.end()
     print(f"vLLM {found['vllm']}, {found['dtype']}, {found['at_once']} at once, {found['seconds']} s of answers")
+    if "start_s" in found:
+        print(f"ready after {found['start_s']} s; resident MiB: {found['rss_mib']}")
     for row in found["rows"]:
         print(
             f"{row['name']:<20} {row['same']:>4} of {row['answers']} identical ({row['share']:.2%}), "

@@ -14,9 +14,9 @@ from pathlib import Path
 from engines import BOOT
 from rigs import HERE, PEARL, Missing, free_port, wait_for_http
 
-from holdfast.cli.replica import RunFile
 from holdfast.domain.roster import Place, Roster
 from holdfast.domain.settings_text import read
+from holdfast.domain.site import Run
 from holdfast.host.doorway import LISTEN_FD
 from holdfast.store import snapshot
 from holdfast.store.folder import folder_of, keep_settings
@@ -66,7 +66,7 @@ def scripted(root: Path, *words: str) -> Iterator[Place]:
     argv += [f"--model={PEARL}", "--serve-as=pearl", "--name=replica-0", *words]
     with started(argv, log, {"HOLDFAST_RUN_FILE": str(run_file)}) as child:
         _until(run_file, child, log)
-        said = snapshot.take(run_file, RunFile)
+        said = snapshot.take(run_file, Run)
         if said is None:
             raise Missing(f"{run_file} can't be read")
         yield Place(replica="replica-0", address=said.listen, boot=said.boot, pid=child.pid)

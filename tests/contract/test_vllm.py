@@ -251,3 +251,15 @@ def test_a_grammar_that_is_wrong_is_the_requests_fault_though_its_stream_had_beg
             await engine.close()
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("exactness", [Exactness.GREEDY, Exactness.FAIR])
+def test_it_promises_what_its_arithmetic_allows(exactness: Exactness) -> None:
+    async def story(scene: VllmScene) -> None:
+        assert scene.engine.describe() is None
+        await scene.engine.learn()
+        release = scene.engine.describe()
+        assert release is not None
+        assert (release.exactness, release.engine, release.model) == (exactness, "vllm", "ours")
+
+    played(story, serving=structs.replace(SERVING, exactness=exactness))

@@ -88,6 +88,9 @@ def test_the_run_file_tells_a_supervisor_who_it_is(start: Start, folder: Path) -
         "listen": said["listen"],
         "health": said["health"],
         "box": "",
+        "pulse": "",
+        "stage": "",
+        "engine": "",
         "ready": True,
     }
     assert [path.name for path in folder.iterdir() if "replica-0" in path.name] == ["replica-0.json"]

@@ -4,18 +4,23 @@ One server for all of them, since it takes 30 to 60 s to start; the last story k
 """
 
 import asyncio
+import json
 import os
 import signal
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import jsonschema
 import msgspec
 import pytest
+from msgspec import structs
 from vllm_process import CLOCK, SHIPPED, VllmProcess, vllm_python
 
+from holdfast.dialect.open import open_dialect
+from holdfast.domain.dialect import Form, Tool
 from holdfast.domain.engine import Ability
-from holdfast.domain.fault import EngineLost, EngineRefused
+from holdfast.domain.fault import BadRequest, EngineLost, EngineRefused
 from holdfast.domain.ports import Work
 from holdfast.domain.release import Exactness
 from holdfast.domain.request import Generation, Sampling
@@ -148,6 +153,38 @@ def test_its_greedy_tokens_are_the_embedded_engine_s(vllm: VllmProcess) -> None:
     with_engine(vllm, story)
 
 
+def test_it_holds_answers_to_our_grammars(vllm: VllmProcess) -> None:
+    """As the door writes them: marks by id, JSON by its schema, reasoning free before it."""
+    dialect = open_dialect(SHIPPED)
+    asked = dialect.encode("Make a JSON object with name Ann and age 12.")
+    schema = {
+        "type": "object",
+        "properties": {"name": {"type": "string", "maxLength": 12}, "age": {"type": "integer", "maximum": 150}},
+        "required": ["name", "age"],
+        "additionalProperties": False,
+    }
+    tool = Tool(name="weather", parameters={**schema, "properties": {"name": {"enum": ["Rome"]}, "age": {"const": 7}}})
+
+    async def story(engine: VllmEngine) -> None:
+        for mark in (4, 6), (4, 5):  # without reasoning, and with it
+            prompt_ids = [0, 3, *asked, *mark]
+            for temperature in (0.0, 1.0):
+                sampling = Sampling(temperature=temperature, grammar=dialect.grammar(prompt_ids, Form(schema=schema)))
+                heard = await listen_to(engine, structs.replace(asked_of(prompt_ids, 120), sampling=sampling))
+                parser = dialect.parser(prompt_ids)
+                said = parser.feed(heard.ids).content + parser.end().content
+                jsonschema.validate(json.loads(said), schema)
+        prompt_ids = [0, 3, *asked, 4, 6]
+        sampling = Sampling(temperature=0, grammar=dialect.grammar(prompt_ids, Form(tools=(tool,), many=False)))
+        heard = await listen_to(engine, structs.replace(asked_of(prompt_ids, 120), sampling=sampling))
+        assert b"weather" in b"".join(dialect.bytes_of(id) for id in heard.ids)
+        wrong = structs.replace(asked_of(prompt_ids), sampling=Sampling(temperature=0, grammar="start: }{"))
+        with pytest.raises(BadRequest, match="Grammar error"):
+            await listen_to(engine, wrong)
+
+    with_engine(vllm, story)
+
+
 def test_a_wrong_key_opens_nothing(vllm: VllmProcess) -> None:
     async def run() -> None:
         engine = VllmEngine(HttpDoor(vllm.url, CLOCK, "wrong"), SERVING)
@@ -182,7 +219,8 @@ def test_a_frozen_core_is_told_by_counters_alone(vllm: VllmProcess) -> None:
             assert not reading.done()
         finally:
             os.kill(vllm.core(), signal.SIGCONT)
-        await reading
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
         await door.close()
 
     with_engine(vllm, story)

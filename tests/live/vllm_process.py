@@ -80,6 +80,14 @@ class VllmProcess:
         """Whose freeze or death the API process must tell: EngineCore; its name is cut to 15 letters."""
         return next(pid for name, pid in self.children().items() if name.startswith("EngineCor"))
 
+    def rss_mib(self) -> dict[str, int]:
+        """Resident memory of each of its processes."""
+        pages = {
+            name: int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+            for name, pid in {"APIServer": self.popen.pid, **self.children()}.items()
+        }
+        return {name: count * os.sysconf("SC_PAGE_SIZE") >> 20 for name, count in pages.items()}
+
     def send_all(self, number: signal.Signals) -> None:
         os.killpg(self.popen.pid, number)
 

@@ -22,7 +22,7 @@ from holdfast.app.launching import Place, planned, vocab_size_in
 from holdfast.domain.engine import Abilities, Ability, EngineKind, Launch, Progress, StartFailure
 from holdfast.domain.fault import EngineLost, EngineRefused
 from holdfast.domain.ports import Clock, ForeignEngine
-from holdfast.domain.release import Exactness, Hold, Release
+from holdfast.domain.release import Exactness, Release
 from holdfast.domain.settings import Settings
 from holdfast.domain.settings_engine import deal
 from holdfast.engine.foreign import ForeignCore, Limits
@@ -34,6 +34,7 @@ from holdfast.host.engine_start import until_ready
 from holdfast.host.engine_sweep import make_way
 from holdfast.host.gpus import gpus_here
 from holdfast.policy.engine_end import VITAL, crash_of
+from holdfast.policy.foreign_release import completed
 from holdfast.policy.launch import launch
 from holdfast.policy.start_log import read_line
 from holdfast.store.access import AccessFile
@@ -211,17 +212,13 @@ def release_of(engine: ForeignEngine, abilities: Abilities, settings: Settings) 
         *(told.engine, told.digest, abilities.version, abilities.served_as, weights, replica.dtype),
         *(settings.engine.args, settings.engine.env, replica.devices),
     )
-    grammar = Hold.LED if abilities.has(Ability.LED) else Hold.FRESH if abilities.has(Ability.GRAMMAR) else Hold.NONE
-    keyed = told.exactness is Exactness.EXACT
+    whole = completed(told, abilities, weights, settings.engine.greedy_across)
+    keyed = told.exactness is Exactness.EXACT  # the embedded engine, inside a server of somebody else
     return structs.replace(
-        told,
+        whole,
         model=settings.model.name,
         digest=told.digest if keyed else hashlib.sha256(repr(parts).encode()).hexdigest(),
-        weights=weights,
-        by_text=not (abilities.has(Ability.IDS_IN) and abilities.has(Ability.IDS_OUT)),
-        grammar=grammar,
-        greedy_across=settings.engine.greedy_across,
-        penalties_whole=keyed,
+        penalties_whole=whole.penalties_whole or keyed,
     )
 
 

@@ -5,38 +5,24 @@ import asyncio
 import gc
 import importlib
 import logging
-import os
-import secrets
-import signal
-import socket
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import uvloop
-from msgspec import Struct, structs
 
+from holdfast.cli.replica_doors import Replica, furnished, serve, tell_ready
 from holdfast.cli.start_faults import start_fault
 from holdfast.domain.address import parse_address
 from holdfast.domain.engine import FOREIGN
 from holdfast.domain.fault import Fault
-from holdfast.domain.ports import Core
-from holdfast.domain.site import Run
-from holdfast.host import proc
 from holdfast.host.clock import MonotonicClock
-from holdfast.host.discretion import be_discreet, keep_quiet
+from holdfast.host.discretion import be_discreet
 from holdfast.host.engine_process import EngineNotStarted
-from holdfast.host.health import HealthServer
 from holdfast.pearl.config import model_type_of
-from holdfast.pearl.listen import address_of, claim
+from holdfast.pearl.listen import claim
 from holdfast.pearl.options import OpenCore
-from holdfast.pearl.server import ReplicaServer, ServerOptions
 from holdfast.sim.scripted import MISHAPS, POISONS, Mishap, Poison
-from holdfast.store import snapshot
-from holdfast.store.black_box import LastWords
 
-RUN_FILE_ENV = "HOLDFAST_RUN_FILE"
-TOKEN_ENV = "HOLDFAST_TOKEN"
 # Each is a module with `open_core(args)`; only the one that was asked for is loaded: a scripted replica needs no torch.
 ENGINES = {"embedded": "holdfast.cli.core_embedded", "scripted": "holdfast.cli.core_scripted"}
 FOREIGN_MODULE = "holdfast.cli.replica_foreign"
@@ -67,6 +53,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         default=0.0,
         help="wait so long, when idle, for more answers that nobody streams",
     )
+    add("--greedy-across", action="store_true", help="other engines on its weights may go on with its greedy answers")
     add("--core-dumps", action="store_true", help="let a crash leave a core file, with prompts in it")
     add("--still-s", type=_seconds, default=10.0, help="not healthy when no step was made for so long (default 10)")
     foreign = parser.add_argument_group("foreign engines: programs of somebody else, see holdfast engine check")
@@ -126,16 +113,6 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-class Replica(Struct):
-    """A replica that may be served."""
-
-    server: ReplicaServer
-    listener: socket.socket
-    health: HealthServer
-    run_file: Run
-    model: str
-
-
 def _prepare(args: argparse.Namespace, clock: MonotonicClock) -> Replica:
     """Open everything that can fail: the address first, since it fails fast."""
     if args.engine == "embedded":
@@ -147,54 +124,6 @@ def _prepare(args: argparse.Namespace, clock: MonotonicClock) -> Replica:
     return furnished(args, clock, core, core.context_tokens_max)
 
 
-def furnished(args: argparse.Namespace, clock: MonotonicClock, core: Core, context_tokens_max: int) -> Replica:
-    """Doors, health and black box around a core that is ready. Raises OSError, ValueError."""
-    options = ServerOptions(
-        replica=args.name,
-        boot=secrets.token_hex(8),
-        context_tokens_max=context_tokens_max,
-        still_s_max=args.still_s,
-        pause_s=args.token_ms / 1000,
-        batch_window_s=args.batch_window_ms / 1000,
-    )
-    server = ReplicaServer(core, clock, options, getattr(core, "tap", None), _last_words(args.box, options.boot))
-    listener = claim(parse_address(args.listen))
-    model = core.release().model
-    health = HealthServer(lambda: dict.fromkeys(("", model, args.name), server.complaint()), clock.now)
-    run_file = structs.replace(
-        about(args),
-        boot=options.boot,
-        listen=address_of(listener),
-        health=health.start(parse_address(args.health)) if args.health else "",
-        ready=True,
-    )
-    return Replica(server, listener, health, run_file, model)
-
-
-def about(args: argparse.Namespace) -> Run:
-    """What this process says of itself before it is ready."""
-    return Run(
-        name=args.name,
-        pid=os.getpid(),
-        start_ticks=proc.start_ticks(os.getpid()),
-        token=os.environ.get(TOKEN_ENV, ""),
-        listen=args.listen,
-        box=str(args.box.absolute()) if args.box else "",
-        ready=False,
-    )
-
-
-def _last_words(box: Path | None, boot: str) -> LastWords | None:
-    """The black box, if it was asked for. One that can't be written is no reason not to serve."""
-    if box is None:
-        return None
-    try:
-        return LastWords(box, boot)
-    except OSError as error:
-        logging.getLogger("holdfast.replica").warning("no black box at %s: %s", box, error)
-        return None
-
-
 def _open_core(args: argparse.Namespace) -> OpenCore:
     try:
         module = importlib.import_module(ENGINES[args.engine])
@@ -202,31 +131,6 @@ def _open_core(args: argparse.Namespace) -> OpenCore:
         raise ValueError(f"--engine {args.engine} needs {error.name}: pip install 'holdfast[embedded]'") from error
     core: OpenCore = module.open_core(args)
     return core
-
-
-async def serve(replica: Replica, drain_s: float, ready: Callable[[], None]) -> None:
-    """Serve until drained; SIGTERM and Ctrl-C begin the drain. `ready` is called when that can be."""
-    loop = asyncio.get_running_loop()
-    keep_quiet(loop)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, replica.server.drain, drain_s)
-    ready()
-    await replica.server.serve(replica.listener)
-
-
-def tell_ready(replica: Replica, took_s: float) -> None:
-    """The run file first: whoever waits for the line on stdout may read it at once."""
-    seen = replica.run_file
-    write_run_file(seen)
-    health = f" health={seen.health}" if seen.health else ""
-    print(f"ready replica={seen.name} listen={seen.listen}{health} model={replica.model} in {took_s:.1f} s", flush=True)
-
-
-def write_run_file(run: Run) -> None:
-    """Where the supervisor has asked for it; nobody else does. Raises OSError."""
-    path = os.environ.get(RUN_FILE_ENV)
-    if path:
-        snapshot.put(Path(path), run)
 
 
 def _positive(text: str) -> int:

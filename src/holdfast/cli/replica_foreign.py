@@ -13,7 +13,7 @@ import uvloop
 from msgspec import structs
 
 from holdfast.app.foreign import Order, opened
-from holdfast.cli.replica import RUN_FILE_ENV, about, furnished, serve, tell_ready, write_run_file
+from holdfast.cli.replica_doors import RUN_FILE_ENV, about, furnished, serve, tell_ready, write_run_file
 from holdfast.cli.start_faults import start_fault
 from holdfast.domain.address import parse_address
 from holdfast.domain.fault import Fault

@@ -2,13 +2,17 @@
 
 from msgspec import Struct
 
+from holdfast.domain.release import Exactness
+
 
 class Serving(Struct, frozen=True, kw_only=True):
     """One model in one engine. 0 and empty: not known, and asked of the engine where it can tell.
 
     `model` is the name that our clients ask for, `served_as` its name there. `digest` stands for build, weights, tokenizer and
     the settings that change tokens. `priority`: it was started so that some requests go before others, which can't be found by
-    asking. `answer_s`: seconds in which the engine answers what is asked of it beside its streams.
+    asking. `answer_s`: seconds in which the engine answers what is asked of it beside its streams. `exactness` is what its
+    arithmetic allows: GREEDY where a token does not depend on what else is in the batch but for differences that flip near ties
+    alone, as in float32; FAIR in 16 bits (docs/vllm.md has both measured).
     """
 
     model: str
@@ -20,3 +24,4 @@ class Serving(Struct, frozen=True, kw_only=True):
     eos_ids: tuple[int, ...] = ()
     priority: bool = False
     answer_s: float = 5.0
+    exactness: Exactness = Exactness.GREEDY

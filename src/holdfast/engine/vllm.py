@@ -11,7 +11,7 @@ from typing import Any
 
 from holdfast.domain.engine import Abilities, Ability, EngineKind
 from holdfast.domain.fault import BadRequest, EngineLost, EngineRefused
-from holdfast.domain.release import Exactness, Release
+from holdfast.domain.release import Release
 from holdfast.domain.replica import Load, Probe
 from holdfast.domain.request import Chunk, Finish, Generation
 from holdfast.engine import exposition
@@ -83,7 +83,7 @@ class VllmEngine:
         if not self._learnt:
             return None
         serving = self._serving
-        return Release(model=serving.model, engine=EngineKind.VLLM, digest=serving.digest, exactness=Exactness.GREEDY)
+        return Release(model=serving.model, engine=EngineKind.VLLM, digest=serving.digest, exactness=serving.exactness)
 
     async def learn(self) -> Abilities:
         """See the port. Some answers of a few tokens are asked for."""

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import tempfile
+import urllib.error
 import urllib.request
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -300,6 +301,11 @@ def test_a_stranger_can_look_at_its_health_and_nothing_else(triton: TritonProces
         with pytest.raises(EngineLost, match="This protocol is restricted"):
             await stranger.repair()
         await stranger.close()
+        unload = f"http://127.0.0.1:{triton.http_port}/v2/repository/models/holdfast/unload"
+        with pytest.raises(urllib.error.HTTPError, match="403"):
+            await asyncio.to_thread(
+                urllib.request.urlopen, urllib.request.Request(unload, method="POST", data=b"{}"), None, 5
+            )
         assert set((await green(triton)).values()) == {"200"}
 
     uvloop.run(run())

@@ -283,13 +283,12 @@ class TritonEngine:
             EngineRefused, EngineLost, BadRequest: see policy/triton_faults.py.
         """
         self._check_open()
-        method = self._channel.stream_stream(f"/{SERVICE}/ModelStreamInfer")
-        call = method(timeout=timeout_s, metadata=self._metadata)
+        # One request is the whole upward stream; sent so, a refusal keeps its status (a failed write would hide it).
+        method = self._channel.unary_stream(f"/{SERVICE}/ModelStreamInfer")
+        call = method(CODEC.encode(request), timeout=timeout_s, metadata=self._metadata)
         self._calls.add(call)
         begun = False
         try:
-            await call.write(CODEC.encode(request))
-            await call.done_writing()
             while (raw := await call.read()) is not aio.EOF:
                 item = CODEC.decode(StreamItem, raw)
                 if item.error_message or item.infer_response is None:
@@ -301,8 +300,6 @@ class TritonEngine:
             raise self._fault(await call.details() or "the stream ended", _name(await call.code()), begun)
         except aio.AioRpcError as error:
             raise self._fault(error.details() or "no reason was given", _name(error.code()), begun) from None
-        except asyncio.InvalidStateError:  # a write to a call that has ended already
-            raise self._fault(await call.details() or "the call ended", _name(await call.code()), begun) from None
         except Garbled as error:
             raise EngineLost(f"Triton sent garbage: {error}") from error
         except asyncio.CancelledError:

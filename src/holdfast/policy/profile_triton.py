@@ -54,6 +54,8 @@ def launch_on_triton(plan: LaunchPlan) -> Launch | StartFailure:
             files=pearl_repository(PearlServing(plan=inside, paths=plan.python_paths)),
             models=(STREAM,),
             grpc_port=plan.ports[0],
+            http_port=plan.ports[1],
+            metrics_port=plan.ports[2],
             key=plan.key,
             gpus=plan.gpus,
             threads=plan.threads,

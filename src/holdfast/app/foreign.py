@@ -23,6 +23,7 @@ from holdfast.domain.engine import Abilities, Ability, EngineKind, Launch, Progr
 from holdfast.domain.fault import EngineLost, EngineRefused
 from holdfast.domain.ports import Clock, ForeignEngine
 from holdfast.domain.release import Exactness, Release
+from holdfast.domain.replica import StartFault
 from holdfast.domain.settings import Settings
 from holdfast.domain.settings_engine import deal
 from holdfast.engine.foreign import ForeignCore, Limits
@@ -90,8 +91,7 @@ async def opened(order: Order, clock: Clock, tell: Tell) -> AsyncIterator[Opened
         if process is None:
             await _dialled(partial(_ask, engine, learnt), clock, tell, url)
         else:
-            told = partial(_told, tell)
-            await until_ready(process, partial(_ask, engine, learnt), partial(read_line, dealt.kind), told, clock)
+            await _waited(process, partial(_ask, engine, learnt), tell, clock)
             process.stand_or_fall_with(VITAL.get(dealt.kind, ()))
         (abilities,) = learnt
         core = _core(order, engine, abilities, process, clock)
@@ -103,6 +103,16 @@ async def opened(order: Order, clock: Clock, tell: Tell) -> AsyncIterator[Opened
         watching = asyncio.create_task(core.watch(), name="watch of the engine")
         after.callback(watching.cancel)
         yield Opened(core=core, words=abilities.words())
+
+
+async def _waited(process: EngineProcess, ask: Callable[[], Awaitable[bool]], tell: Tell, clock: Clock) -> None:
+    """Until it is ready. A port that somebody took between our choice and its start is no reason not to try again."""
+    try:
+        await until_ready(process, ask, partial(read_line, process.launch.kind), partial(_told, tell), clock)
+    except EngineNotStarted as fault:
+        if fault.code is not StartFault.ADDRESS:
+            raise
+        raise EngineNotStarted(None, fault.why) from fault
 
 
 async def _ended(process: EngineProcess, tell: Tell) -> None:
@@ -163,7 +173,9 @@ async def _ask(engine: ForeignEngine, learnt: list[Abilities]) -> bool:
 
 
 async def _dialled(ask: Callable[[], Awaitable[bool]], clock: Clock, tell: Tell, url: str) -> None:
-    """Wait for an external engine as long as it takes: nobody but its owner can start it."""
+    """Wait for an external engine as long as it takes: nobody but its owner can start it. That the stage changes with each
+    minute says that we live."""
+    began = clock.now()
     while True:
         try:
             if await ask():
@@ -171,7 +183,8 @@ async def _dialled(ask: Callable[[], Awaitable[bool]], clock: Clock, tell: Tell,
             why = "it is not ready"
         except (EngineLost, EngineRefused) as fault:
             why = fault.why
-        tell(f"waits for {url}: {why}")
+        minutes = int((clock.now() - began) // 60)
+        tell(f"waits for {url}{f', for {minutes} min' if minutes else ''}: {why}")
         await clock.sleep(KNOCK_S)
 
 

@@ -34,6 +34,7 @@ from holdfast.host.engine_process import EngineNotStarted, EngineProcess
 from holdfast.host.engine_start import until_ready
 from holdfast.host.engine_sweep import make_way
 from holdfast.host.gpus import gpus_here
+from holdfast.host.triton_stubs import end_stubs
 from holdfast.policy.engine_end import VITAL, crash_of
 from holdfast.policy.foreign_release import completed
 from holdfast.policy.launch import launch
@@ -204,10 +205,18 @@ def _core(
         counts=abilities.has(Ability.COUNTERS),
         external=process is None,
     )
-    repair = engine.repair if isinstance(engine, TritonEngine) and process is not None else None
+    repair = partial(_mended, engine, process) if isinstance(engine, TritonEngine) and process is not None else None
     release = release_of(engine, abilities, settings)
     ended = partial(_end, abilities.kind, process)
     return ForeignCore(engine, release, clock, limits, ended=ended, repair=repair)
+
+
+async def _mended(engine: TritonEngine, process: EngineProcess) -> str:
+    """Have Triton's model loaded anew, once what is left of its old process is gone: a frozen one would keep its memory."""
+    killed = end_stubs(process.pid, engine.model)
+    told = f"{killed}; {await engine.repair()}"
+    print(f"holdfast replica: {told}", file=sys.stderr, flush=True)
+    return told
 
 
 def release_of(engine: ForeignEngine, abilities: Abilities, settings: Settings) -> Release:

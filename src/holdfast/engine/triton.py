@@ -92,6 +92,11 @@ class TritonEngine:
         self._closed = False
 
     @property
+    def model(self) -> str:
+        """Its name in Triton's repository."""
+        return self._settings.model
+
+    @property
     def sick(self) -> str:
         """Why the model's process is believed to be dead or frozen; empty when it is not."""
         return self._sick

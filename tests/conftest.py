@@ -3,5 +3,5 @@
 import sys
 from pathlib import Path
 
-for folder in ("story", "live", "store"):
+for folder in ("story", "live", "store", "pearl"):
     sys.path.insert(0, str(Path(__file__).parent / folder))

@@ -1,6 +1,8 @@
 """The settings of foreign engines: what contradicts itself is refused by name, and replicas are dealt their engines in turn."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from holdfast.domain.engine import EngineKind
 from holdfast.domain.engine_words import OWN, contradiction
@@ -89,3 +91,17 @@ def test_engines_are_dealt_out_in_turn():
     ]
     dealt = [deal("vllm", "http://a:1, http://b:1", EngineSettings(mix=("embedded",)), number) for number in range(6)]
     assert [one.url for one in dealt] == ["http://a:1", "", "http://b:1", "", "http://a:1", ""]
+
+
+@given(
+    st.sampled_from(list(EngineKind)),
+    st.text(max_size=30),
+    st.text(max_size=20),
+    st.lists(st.text(max_size=12), max_size=3),
+    st.lists(st.text(max_size=12), max_size=3),
+)
+def test_any_settings_are_judged_in_one_line(kind, url, devices, args, mix):
+    engine = EngineSettings(program="/p", args=tuple(args), env=tuple(args), mix=tuple(mix), gpus=1)
+    said = contradiction(kind, url, devices, engine)
+    assert "\n" not in said
+    assert said == "" or said.endswith(".")

@@ -69,7 +69,13 @@ async def foreign_scene(folder: Path, script: Script = SCRIPT, **limits: Any) ->
         await core.close()
 
 
-MISHAPS = {Contract.REFUSED: "refuse", Contract.REJECTED: "bad", Contract.FAULT: "fault", Contract.UNFINISHED: "forget"}
+MISHAPS = {
+    Contract.REFUSED: "refuse",
+    Contract.REJECTED: "bad",
+    Contract.FAULT: "fault",
+    Contract.UNFINISHED: "forget",
+    Contract.STALLED: "stall",
+}
 
 
 @dataclass
@@ -88,7 +94,7 @@ class StoryScene:
             self.behind.befall(MISHAPS[mishap], after_tokens)
 
     async def relent(self) -> None:
-        self.behind.engine.core.frozen = False
+        self.behind.engine.core.relent()
 
     async def working(self) -> int:
         return self.behind.engine.core.load().running + self.behind.core.load().queued

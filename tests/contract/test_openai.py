@@ -19,7 +19,7 @@ from holdfast.engine.serving import Serving
 from holdfast.engine.spelling import Spelling
 from holdfast.host.clock import MonotonicClock
 from holdfast.sim.foreign_model import ForeignScript
-from holdfast.sim.openai_server import OpenAiServer
+from holdfast.sim.openai_server import Manners, OpenAiServer
 from holdfast.testing.engine_contract import ForeignContract, Mishap, Stage, listen_to
 
 CLOCK = MonotonicClock()
@@ -61,8 +61,8 @@ class OpenAiScene:
 
 @asynccontextmanager
 async def scripted(script: ForeignScript = SCRIPT, **manners: Any) -> AsyncIterator[OpenAiScene]:
-    decode = manners.pop("decode", SPELLING.text_of)
-    server = OpenAiServer(script, CLOCK, SPELLING.encode, decode, **manners)
+    told = {"encode": SPELLING.encode, "decode": SPELLING.text_of, **manners}
+    server = OpenAiServer(script, CLOCK, Manners(**told))
     engine = OpenAiEngine(HttpDoor(await server.door.open(), CLOCK, script.key), SERVING, SPELLING)
     try:
         await engine.learn()

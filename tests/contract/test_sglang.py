@@ -20,7 +20,7 @@ from holdfast.engine.sglang import SglangEngine
 from holdfast.host.clock import MonotonicClock
 from holdfast.policy.continuation import derived_seed
 from holdfast.sim.foreign_model import ForeignScript, foreign_answer
-from holdfast.sim.sglang_server import INPUT_MARGIN, SglangServer
+from holdfast.sim.sglang_server import INPUT_MARGIN, SglangBuild, SglangServer
 from holdfast.testing.engine_contract import ForeignContract, Mishap, Stage, listen_to
 
 CLOCK = MonotonicClock()
@@ -58,7 +58,7 @@ class SglangScene:
 
 @asynccontextmanager
 async def scripted(script: ForeignScript = SCRIPT, **build: Any) -> AsyncIterator[SglangScene]:
-    server = SglangServer(script, CLOCK, **build)
+    server = SglangServer(script, CLOCK, SglangBuild(**build))
     engine = SglangEngine(HttpDoor(await server.door.open(), CLOCK, script.key), SERVING)
     try:
         await engine.learn()

@@ -1,11 +1,13 @@
 """The contract, and token for token the embedded engine's answers, before a real llama.cpp server with the shipped model."""
 
 import asyncio
+import shutil
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import msgspec
 import pytest
+from folders import YARN, deepseek_v2, deepseek_v3, text
 from llamacpp_process import ABSENT, PYTHON, SHIPPED
 from llamacpp_stage import SPELLING, OpenAiRealStage, RealStage
 from msgspec import structs
@@ -165,3 +167,34 @@ def test_penalties_leave_the_prompt_alone_as_pearls_do(
         assert [one.ids for one in heard] == expected
 
     told(stage, story)
+
+
+RANDOM = {
+    "v3 stretched by yarn": (deepseek_v3, {"rope_parameters": {**YARN, "mscale": 0.707}}),
+    "v3 without groups": (deepseek_v3, {"n_group": 1, "topk_group": 1}),
+    "v2-lite": (deepseek_v2, {"num_hidden_layers": 27, "q_lora_rank": None, "topk_method": "greedy"}),
+}
+
+
+@pytest.mark.parametrize("case", list(RANDOM))
+def test_random_models_of_every_shape_that_is_written_say_the_same(tmp_path: Path, case: str) -> None:
+    make, changes = RANDOM[case]
+    folder = make(tmp_path / "m", vocab_size=1280, **changes)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(SHIPPED / name, folder / name)
+    write_gguf(folder, tmp_path / "m.gguf")
+    asked = [
+        Generation(id=str(n), prompt_ids=text(n, 40), sampling=Sampling(temperature=0.0), max_tokens=TOKENS)
+        for n in range(8)
+    ]
+    expected = embedded(open_core(folder, CoreOptions(slots=8, context_tokens_max=256)), asked)
+    opened = RealStage(tmp_path / "m.gguf")
+
+    async def story(engine: LlamaCppEngine) -> None:
+        heard = await asyncio.gather(*(listen_to(engine, one) for one in asked))
+        assert [one.ids for one in heard] == expected
+
+    try:
+        told(opened, story)
+    finally:
+        opened.end()

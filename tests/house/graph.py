@@ -16,6 +16,7 @@ ENTRANCES = (
     f"{PACKAGE}.cli",
     f"{PACKAGE}.__main__",
     f"{PACKAGE}.pearl.triton_model",
+    f"{PACKAGE}.engine.llamacpp_serve",
     f"{PACKAGE}.testing.engine_contract",
 )
 DISTRIBUTIONS = {

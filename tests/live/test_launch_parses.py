@@ -1,7 +1,11 @@
 """The profiles' commands, read by the argument parsers of the engines themselves.
 
-Needs their environments: `.venv-vllm` or HOLDFAST_VLLM_PYTHON for vLLM, HOLDFAST_SGLANG_PYTHON for SGLang, whose sources are
-enough on a machine without a GPU. Skipped where they are absent.
+Needs their environments: `.venv-vllm` or HOLDFAST_VLLM_PYTHON for vLLM, and likewise for llama.cpp. Of SGLang the sources are
+enough to read a command line, beside vLLM's environment, which has all else that it imports for that:
+
+    .venv-vllm/bin/pip install --no-deps --target .venv-sglang sglang==0.5.23 orjson ipython traitlets
+
+Skipped where they are absent.
 """
 
 import json
@@ -17,10 +21,11 @@ from holdfast.host.engine_asking import parsed, version_told
 from holdfast.policy.launch import launch
 from holdfast.policy.launch_fit import fewest
 from holdfast.policy.launch_plan import Gpu, LaunchPlan, version_of
-from holdfast.policy.model_facts import facts_of
+from holdfast.policy.model_facts import ModelFile, facts_of
 from published import CONFIGS, SIZES, files_of
 
 ROOT = Path(__file__).parents[2]
+SGLANG = ROOT / ".venv-sglang"
 GIB = 1024**3
 MACHINES = {
     "H200": Gpu(name="NVIDIA H200", memory_bytes=int(140.4 * GIB), capability=(9, 0)),
@@ -90,11 +95,11 @@ def commands(kind: EngineKind, program: str, version: str, room: Path) -> dict[s
     return found
 
 
-def all_parsed(program: str, snippet: str, found: dict[str, Launch], room: Path) -> None:
+def all_parsed(program: str, snippet: str, found: dict[str, Launch], room: Path, path: str = "") -> None:
     for name, text in next(iter(found.values())).files:
         (room / name).write_text(text)
     (room / "commands.json").write_text(json.dumps([one.argv for one in found.values()]))
-    env = {"HF_HUB_OFFLINE": "1", "PATH": os.environ["PATH"], "PYTHONPATH": os.environ.get("HOLDFAST_SGLANG_PATH", "")}
+    env = {"HF_HUB_OFFLINE": "1", "PATH": os.environ["PATH"], "PYTHONPATH": path}
     done = subprocess.run(
         (program, "-c", snippet, "commands.json"),
         cwd=room,
@@ -115,16 +120,57 @@ def test_vllm_reads_every_command(tmp_path):
     all_parsed(program, MANY_VLLM, found, tmp_path)
 
 
-def test_vllm_itself_is_asked_and_complains_of_a_word_it_has_not(tmp_path):
+@pytest.mark.parametrize(
+    ("more", "said"), [((), ""), (("--no-such-word", "1"), "unrecognized arguments: --no-such-word")]
+)
+def test_vllm_itself_is_asked_whether_it_understands(tmp_path, more, said):
     program = python_of(EngineKind.VLLM)
-    found = commands(EngineKind.VLLM, program, version_told(EngineKind.VLLM, program), tmp_path)["qwen-7b on CPU"]
-    assert parsed(found) == ""
-    complaint = parsed(structs.replace(found, argv=(*found.argv, "--no-such-word", "1")))
-    assert "unrecognized arguments: --no-such-word" in complaint
+    found = commands(EngineKind.VLLM, program, "0.32.0", tmp_path)["qwen-7b on CPU"]
+    told = parsed(structs.replace(found, argv=(*found.argv, *more)))
+    assert told == said if not said else said in told
 
 
 def test_sglang_reads_every_command(tmp_path):
-    program = python_of(EngineKind.SGLANG)
+    if not SGLANG.is_dir():
+        pytest.skip(f"no {SGLANG.name} here: see the head of this file")
+    program = python_of(EngineKind.VLLM)
     found = commands(EngineKind.SGLANG, program, "0.5.23", tmp_path)
     assert {name.partition(" ")[0] for name in found} == set(SIZES)
-    all_parsed(program, MANY_SGLANG, found, tmp_path)
+    all_parsed(program, MANY_SGLANG, found, tmp_path, str(SGLANG))
+
+
+def test_llama_server_words_stand_in_llamacpps_own_table():
+    """The wheel carries llama.cpp's whole table of words, but no program that reads them: each must at least be in it."""
+    program = Path(python_of(EngineKind.LLAMACPP))
+    libraries = sorted(program.parents[1].glob("lib/python3*/site-packages/xllamacpp/*.so"))
+    table = b"".join(one.read_bytes() for one in libraries)
+    model = facts_of({}, [ModelFile("m.gguf", 10**9)])
+    plan = LaunchPlan(
+        kind=EngineKind.LLAMACPP, program="/l/llama-server", folder="/m", served_as="m", facts=model, gpus=(0,)
+    )
+    found = launch(plan)
+    assert isinstance(found, Launch)
+    names = [word for word in found.argv if word.startswith("--")] + [
+        name for name, _ in found.env if name.startswith("LLAMA_")
+    ]
+    assert len(names) > 12
+    assert [name for name in names if b"\0" + name.encode() + b"\0" not in table] == []
+
+
+def test_the_wheels_server_reads_its_words():
+    program = python_of(EngineKind.LLAMACPP)
+    model = facts_of({}, [ModelFile("m.gguf", 10**9)])
+    plan = LaunchPlan(
+        kind=EngineKind.LLAMACPP,
+        program=program,
+        folder="/m",
+        served_as="m",
+        facts=model,
+        package=str(ROOT / "src/holdfast"),
+    )
+    found = launch(plan)
+    assert isinstance(found, Launch)
+    assert parsed(found) == ""
+    assert "unrecognized arguments: --no-such-word" in parsed(
+        structs.replace(found, argv=(*found.argv, "--no-such-word"))
+    )

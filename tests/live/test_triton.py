@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import tempfile
+import urllib.error
 import urllib.request
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -39,8 +40,9 @@ from holdfast.domain.kserve import (
 from holdfast.domain.ports import Work
 from holdfast.domain.release import Exactness
 from holdfast.domain.request import Generation, Sampling
-from holdfast.domain.triton import UNARY
-from holdfast.engine.triton import KEY_HEADER, TritonEngine
+from holdfast.domain.triton import OUTPUT_LEN, STREAM, UNARY
+from holdfast.engine.triton import KEY_HEADER, TritonEngine, TritonSettings
+from holdfast.host.triton_stubs import end_stubs, stubs_of
 from holdfast.pearl.batch import BatchCore
 from holdfast.pearl.open import open_core
 from holdfast.pearl.options import CoreOptions
@@ -267,7 +269,7 @@ def test_a_stub_that_is_gone_is_found_under_green_health_and_repaired(
             reading = [asyncio.ensure_future(listen_to(engine, a, h)) for a, h in zip(asked, heard, strict=True)]
             while not all(len(one.ids) > 10 for one in heard):
                 await CLOCK.sleep(0.005)
-            stub, at = triton.stub(), CLOCK.now()
+            stub, at, frozen = triton.stub(), CLOCK.now(), number is signal.SIGSTOP
             os.kill(stub, number)
             probe = await engine.probe()
             found_s = CLOCK.now() - at
@@ -277,16 +279,34 @@ def test_a_stub_that_is_gone_is_found_under_green_health_and_repaired(
             for outcome in await asyncio.gather(*reading, return_exceptions=True):
                 assert isinstance(outcome, EngineLost)
             lost_s = CLOCK.now() - at
-            print(
-                f"{number.name}: found in {found_s:.2f} s, streams ended after {lost_s:.2f} s; {await engine.repair()}"
-            )
+            killed = end_stubs(triton.popen.pid, STREAM)
+            assert killed == ("1 processes of holdfast were killed" if frozen else "no process of holdfast was left")
+            told = await engine.repair()
+            print(f"{number.name}: found in {found_s:.2f} s, streams ended after {lost_s:.2f} s; {told}")
             assert (await engine.probe()).ready
-            if number is signal.SIGSTOP:
-                os.kill(stub, signal.SIGCONT)
+            assert len(stubs_of(triton.popen.pid, STREAM)) == 1, "the old process keeps its memory"
             for a, h in zip(asked, heard, strict=True):
                 rest = await listen_to(engine, structs.replace(a, delivered_ids=h.ids))
                 assert h.ids + rest.ids == embedded(a), "the answer goes on in the new process as if nothing had been"
             assert triton.popen.poll() is None
+
+    uvloop.run(run())
+
+
+def test_a_stranger_can_look_at_its_health_and_nothing_else(triton: TritonProcess) -> None:
+    async def run() -> None:
+        stranger = TritonEngine(triton.url, CLOCK, TritonSettings(), "guessed")
+        with pytest.raises(EngineLost, match="This protocol is restricted"):
+            await stranger.learn()
+        with pytest.raises(EngineLost, match="This protocol is restricted"):
+            await stranger.repair()
+        await stranger.close()
+        unload = f"http://127.0.0.1:{triton.http_port}/v2/repository/models/holdfast/unload"
+        with pytest.raises(urllib.error.HTTPError, match="403"):
+            await asyncio.to_thread(
+                urllib.request.urlopen, urllib.request.Request(unload, method="POST", data=b"{}"), None, 5
+            )
+        assert set((await green(triton)).values()) == {"200"}
 
     uvloop.run(run())
 
@@ -322,6 +342,8 @@ def test_a_draining_server_refuses_new_answers_and_its_death_is_told_at_once(ano
 
     async def run() -> None:
         async with engine_of(another) as engine:
+            warm = (await engine.probe()).load.step
+            assert warm == OUTPUT_LEN, "its warm-up is one answer of the usual length, before it was ready"
             heard = Heard()
             reading = asyncio.ensure_future(listen_to(engine, asked, heard))
             while len(heard.ids) < 5:

@@ -4,13 +4,16 @@ import os
 import signal
 import socket
 import subprocess
+import sysconfig
 from pathlib import Path
 
 from holdfast.domain.engine import Launch
+from holdfast.domain.fault import EngineLost
 from holdfast.domain.triton import STREAM, UNARY, PearlPlan
 from holdfast.engine.triton import TritonEngine, TritonSettings
 from holdfast.host.clock import MonotonicClock
-from holdfast.host.triton_install import find_triton, lay_out_backends, own_paths
+from holdfast.host.triton_install import find_triton, lay_out_backends
+from holdfast.host.triton_stubs import stubs_of
 from holdfast.policy.triton_launch import TritonPlan, launch_triton
 from holdfast.policy.triton_repository import PearlServing, pearl_repository
 
@@ -18,6 +21,7 @@ ROOT = Path(__file__).parents[2]
 CLOCK = MonotonicClock()
 SHIPPED = ROOT / "src/holdfast/shipped/pearl"
 KEY = "k-of-this-test"
+PATHS = (str(ROOT / "src"), sysconfig.get_path("purelib"))
 
 
 def triton_python() -> Path:
@@ -52,7 +56,7 @@ class TritonProcess:
         self.folder = folder.resolve()
         plan = PearlPlan(model=str(SHIPPED), serve_as="pearl", slots=slots, context_tokens_max=512, queue_max=2)
         grpc_port, self.http_port = free_ports(2)
-        serving = PearlServing(plan=plan, paths=own_paths(), unary_batch_max=unary_batch)
+        serving = PearlServing(plan=plan, paths=PATHS, unary_batch_max=unary_batch)
         launch = launch_triton(
             TritonPlan(
                 install=lay_out_backends(find_triton(str(triton_python())), self.folder),
@@ -89,7 +93,7 @@ class TritonProcess:
             while self.popen.poll() is None and CLOCK.now() - self.began < 90:
                 try:
                     await engine.learn()
-                except Exception as error:  # whatever it says while it starts
+                except EngineLost as error:
                     last = error
                     await CLOCK.sleep(0.1)
                 else:
@@ -101,25 +105,13 @@ class TritonProcess:
 
     def stub(self) -> int:
         """The pid of the newest process that runs the decoupled model."""
-        found = []
-        for entry in Path("/proc").iterdir():
-            if not entry.name.isdigit():
-                continue
-            try:
-                words = (entry / "cmdline").read_bytes().split(b"\0")
-                state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
-            except OSError:
-                continue
-            here = f"{self.folder}/models/{STREAM}/1/model.py".encode()
-            if state != "Z" and here in words and words[0].endswith(b"triton_python_backend_stub"):
-                found.append(int(entry.name))
+        found = stubs_of(self.popen.pid, STREAM)
         assert found, "no process runs the model"
-        return max(found)
+        return found[-1]
 
     def end(self) -> None:
         """Kill what still runs of its group, and reap it."""
-        stubs = self._group()
-        for pid in stubs:
+        for pid in self._group():
             try:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:

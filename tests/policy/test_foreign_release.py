@@ -44,7 +44,8 @@ def test_it_helps_others_out_only_where_its_weights_are_known():
 
 
 @pytest.mark.parametrize(
-    ("kind", "whole"), [(EngineKind.VLLM, False), (EngineKind.SGLANG, False), (EngineKind.LLAMACPP, True)]
+    ("kind", "whole"),
+    [(EngineKind.VLLM, False), (EngineKind.SGLANG, False), (EngineKind.LLAMACPP, False), (EngineKind.EMBEDDED, True)],
 )
 def test_whether_penalties_count_on_after_a_cut(kind, whole):
     release = completed(TOLD, able(*IDS, kind=kind), "w")

@@ -147,6 +147,17 @@ def test_an_answer_is_orphaned_when_no_kind_may_ever_go_on_with_it():
     assert closed(PEARL, (), Sampling()) == "", "nobody has told yet what is served"
 
 
+def test_the_next_build_inherits_what_has_outlived_the_old_one():
+    new = structs.replace(PEARL, version="2", digest="cc" * 32)
+    assert "each engine draws its own" in may_continue(PEARL, new, Sampling()).why
+    assert barred(PEARL, new, Sampling(), (new,)) == closed(PEARL, (new,), Sampling()) == ""
+    assert barred(PEARL, new, Sampling(), (PEARL, new)), "while its own build is there, it stays with it"
+    assert closed(PEARL, (structs.replace(new, weights="v"),), Sampling())
+    assert closed(PEARL, (structs.replace(VLLM, version="0.33.0"),), Sampling())
+    fresh = structs.replace(new, grammar=Hold.FRESH)
+    assert barred(PEARL, fresh, Sampling(grammar=JSON), (fresh,))
+
+
 def test_plain_means_that_the_weights_alone_decide():
     assert special(Sampling(temperature=0, top_p=0.3, top_k=4, min_p=0.1, ignore_eos=True)) == ""
 

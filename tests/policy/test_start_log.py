@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from holdfast.domain.engine import EngineKind, Progress, StartFailure
 from holdfast.domain.replica import StartFault
+from holdfast.policy.start_failures import FAULTS
 from holdfast.policy.start_log import read_line, reader
 
 LOGS = Path(__file__).parent / "start_logs"
@@ -149,3 +150,9 @@ def test_a_torn_real_line_is_read(name, which, at, junk, kind):
     found = read_line(kind, line[:at] + junk + line[at:])
     if isinstance(found, Progress):
         assert -1 <= found.share <= 1
+
+
+def test_the_page_of_engines_tells_each_failure():
+    page = (LOGS.parents[2] / "docs" / "engines.md").read_text()
+    for fault in FAULTS:
+        assert f"| {fault.what} | {fault.code.name.lower()} ({int(fault.code)}) | {fault.fix} |" in page

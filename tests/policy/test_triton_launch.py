@@ -60,4 +60,5 @@ def test_the_environment_is_whole_and_has_only_what_it_needs() -> None:
 
 def test_doors_that_are_asked_for_are_on_loopback_too() -> None:
     argv = launch_triton(structs.replace(PLAN, http_port=1, metrics_port=2)).argv
+    assert any(word.startswith("--http-restricted-api=inference,model-repository,") for word in argv)
     assert {"--http-address=127.0.0.1", "--http-port=1", "--metrics-address=127.0.0.1", "--metrics-port=2"} <= set(argv)

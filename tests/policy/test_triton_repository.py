@@ -47,6 +47,7 @@ def test_the_decoupled_model_answers_each_request_alone_and_the_unary_one_gather
     assert "decoupled: false" in unary
     assert "allow_ragged_batch: true" in unary, "prompts have different lengths"
     assert "model_warmup" in stream
+    assert "batch_size: 1 count: 1" in stream, "Triton passes over samples of size 0"
 
 
 def test_without_a_unary_batch_there_is_one_model() -> None:

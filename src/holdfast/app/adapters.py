@@ -46,6 +46,12 @@ def _spelling(address: Address) -> Spelling:
     return Spelling(address.folder)
 
 
+def _llamacpp(address: Address, clock: Clock) -> ForeignEngine:
+    """Where the folder has a tokenizer, ids that a stream leaves out need not be asked for again."""
+    spelt = address.folder is not None and (address.folder / "tokenizer.json").is_file()
+    return LlamaCppEngine(_door(address, clock), address.serving, _spelling(address) if spelt else None)
+
+
 def _triton(address: Address, clock: Clock) -> ForeignEngine:
     serving = address.serving
     settings = TritonSettings(
@@ -61,7 +67,7 @@ def _triton(address: Address, clock: Clock) -> ForeignEngine:
 _MAKERS: dict[EngineKind, Callable[[Address, Clock], ForeignEngine]] = {
     EngineKind.VLLM: lambda address, clock: VllmEngine(_door(address, clock), address.serving),
     EngineKind.SGLANG: lambda address, clock: SglangEngine(_door(address, clock), address.serving),
-    EngineKind.LLAMACPP: lambda address, clock: LlamaCppEngine(_door(address, clock), address.serving),
+    EngineKind.LLAMACPP: _llamacpp,
     EngineKind.OPENAI: lambda address, clock: OpenAiEngine(_door(address, clock), address.serving, _spelling(address)),
     EngineKind.TRITON: _triton,
 }

@@ -125,7 +125,9 @@ def _replica_words(settings: Settings, folder: Folder, name: str, engine: Engine
         options["--token-ms"] = replica.token_ms
         if LEVERS_ENV in os.environ:  # a drill's site: see sim/levers.py
             options["--levers"] = f"{os.environ[LEVERS_ENV]}/{name}"
-    flags = ("--core-dumps",) if settings.guard.core_dumps else ()
+    flags: tuple[str, ...] = ("--core-dumps",) if settings.guard.core_dumps else ()
+    if engine is EngineKind.EMBEDDED and settings.engine.greedy_across and not small:
+        flags += ("--greedy-across",)
     return ("replica", *(f"{word}={value}" for word, value in options.items()), *flags)
 
 
@@ -153,4 +155,5 @@ def rules_of(settings: Settings) -> Rules:
         count=settings.replica.count,
         warm=settings.scaling.warm,
         scaling=settings.scaling,
+        mixed=bool(settings.engine.mix),
     )

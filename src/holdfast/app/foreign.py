@@ -23,6 +23,7 @@ from holdfast.domain.engine import Abilities, Ability, EngineKind, Launch, Progr
 from holdfast.domain.fault import EngineLost, EngineRefused
 from holdfast.domain.ports import Clock, ForeignEngine
 from holdfast.domain.release import Exactness, Release
+from holdfast.domain.replica import StartFault
 from holdfast.domain.settings import Settings
 from holdfast.domain.settings_engine import deal
 from holdfast.engine.foreign import ForeignCore, Limits
@@ -33,6 +34,7 @@ from holdfast.host.engine_process import EngineNotStarted, EngineProcess
 from holdfast.host.engine_start import until_ready
 from holdfast.host.engine_sweep import make_way
 from holdfast.host.gpus import gpus_here
+from holdfast.host.triton_stubs import end_stubs
 from holdfast.policy.engine_end import VITAL, crash_of
 from holdfast.policy.foreign_release import completed
 from holdfast.policy.launch import launch
@@ -90,8 +92,7 @@ async def opened(order: Order, clock: Clock, tell: Tell) -> AsyncIterator[Opened
         if process is None:
             await _dialled(partial(_ask, engine, learnt), clock, tell, url)
         else:
-            told = partial(_told, tell)
-            await until_ready(process, partial(_ask, engine, learnt), partial(read_line, dealt.kind), told, clock)
+            await _waited(process, partial(_ask, engine, learnt), tell, clock)
             process.stand_or_fall_with(VITAL.get(dealt.kind, ()))
         (abilities,) = learnt
         core = _core(order, engine, abilities, process, clock)
@@ -103,6 +104,16 @@ async def opened(order: Order, clock: Clock, tell: Tell) -> AsyncIterator[Opened
         watching = asyncio.create_task(core.watch(), name="watch of the engine")
         after.callback(watching.cancel)
         yield Opened(core=core, words=abilities.words())
+
+
+async def _waited(process: EngineProcess, ask: Callable[[], Awaitable[bool]], tell: Tell, clock: Clock) -> None:
+    """Until it is ready. A port that somebody took between our choice and its start is no reason not to try again."""
+    try:
+        await until_ready(process, ask, partial(read_line, process.launch.kind), partial(_told, tell), clock)
+    except EngineNotStarted as fault:
+        if fault.code is not StartFault.ADDRESS:
+            raise
+        raise EngineNotStarted(None, fault.why) from fault
 
 
 async def _ended(process: EngineProcess, tell: Tell) -> None:
@@ -163,7 +174,9 @@ async def _ask(engine: ForeignEngine, learnt: list[Abilities]) -> bool:
 
 
 async def _dialled(ask: Callable[[], Awaitable[bool]], clock: Clock, tell: Tell, url: str) -> None:
-    """Wait for an external engine as long as it takes: nobody but its owner can start it."""
+    """Wait for an external engine as long as it takes: nobody but its owner can start it. That the stage changes with each
+    minute says that we live."""
+    began = clock.now()
     while True:
         try:
             if await ask():
@@ -171,7 +184,8 @@ async def _dialled(ask: Callable[[], Awaitable[bool]], clock: Clock, tell: Tell,
             why = "it is not ready"
         except (EngineLost, EngineRefused) as fault:
             why = fault.why
-        tell(f"waits for {url}: {why}")
+        minutes = int((clock.now() - began) // 60)
+        tell(f"waits for {url}{f', for {minutes} min' if minutes else ''}: {why}")
         await clock.sleep(KNOCK_S)
 
 
@@ -191,10 +205,18 @@ def _core(
         counts=abilities.has(Ability.COUNTERS),
         external=process is None,
     )
-    repair = engine.repair if isinstance(engine, TritonEngine) and process is not None else None
+    repair = partial(_mended, engine, process) if isinstance(engine, TritonEngine) and process is not None else None
     release = release_of(engine, abilities, settings)
     ended = partial(_end, abilities.kind, process)
     return ForeignCore(engine, release, clock, limits, ended=ended, repair=repair)
+
+
+async def _mended(engine: TritonEngine, process: EngineProcess) -> str:
+    """Have Triton's model loaded anew, once what is left of its old process is gone: a frozen one would keep its memory."""
+    killed = end_stubs(process.pid, engine.model)
+    told = f"{killed}; {await engine.repair()}"
+    print(f"holdfast replica: {told}", file=sys.stderr, flush=True)
+    return told
 
 
 def release_of(engine: ForeignEngine, abilities: Abilities, settings: Settings) -> Release:
@@ -206,8 +228,10 @@ def release_of(engine: ForeignEngine, abilities: Abilities, settings: Settings) 
     told = engine.describe()
     if told is None:
         raise EngineLost("the engine was not asked yet what it serves")
-    weights = weights_of(Path(settings.model.path))
     replica = settings.replica
+    # of an engine outside nobody here has seen the weights: the site vouches for them, or they are not known
+    vouched = settings.engine.greedy_across or not replica.url
+    weights = weights_of(Path(settings.model.path)) if vouched else ""
     parts = (
         *(told.engine, told.digest, abilities.version, abilities.served_as, weights, replica.dtype),
         *(settings.engine.args, settings.engine.env, replica.devices),

@@ -3,20 +3,24 @@
 import os
 import secrets
 import socket
+import sysconfig
 from contextlib import ExitStack
 from pathlib import Path
 
 import msgspec
 from msgspec import Struct
 
-from holdfast.domain.engine import StartFailure
+from holdfast.domain.engine import EngineKind, StartFailure
+from holdfast.domain.replica import StartFault
 from holdfast.domain.settings import Settings
 from holdfast.domain.settings_engine import Dealt
+from holdfast.host.triton_install import find_triton, lay_out_backends
 from holdfast.policy.launch_gpus import Ask, gpus_of, indices_of, seen_of
 from holdfast.policy.launch_plan import LOOPBACK, Gpu, LaunchPlan, version_of
 from holdfast.policy.model_facts import ModelFacts, ModelFile, facts_of
 
 PORTS = 3  # Triton takes three
+PACKAGE = Path(__file__).resolve().parents[1]
 
 
 class Place(Struct, frozen=True, kw_only=True):
@@ -25,6 +29,7 @@ class Place(Struct, frozen=True, kw_only=True):
     number: int
     replicas: int
     room: Path
+    look_only: bool = False  # nothing is written
 
 
 def facts_in(folder: Path) -> ModelFacts:
@@ -64,6 +69,14 @@ def planned(
     gpus = gpus_of(facts, ask)
     if isinstance(gpus, StartFailure):
         return gpus
+    triton = None
+    if dealt.kind is EngineKind.TRITON:
+        try:
+            triton = find_triton(dealt.program)
+            if not place.look_only:
+                triton = lay_out_backends(triton, place.room)
+        except ValueError as error:
+            return StartFailure(StartFault.SETTINGS, f"[engine] program: {error}")
     return LaunchPlan(
         kind=dealt.kind,
         program=dealt.program,
@@ -85,8 +98,10 @@ def planned(
         start_s=engine.start_s,
         version=version_of(version),
         room=str(place.room),
-        package=str(Path(__file__).resolve().parents[1]),
+        package=str(PACKAGE),
         inherited=tuple(os.environ.items()),
+        triton=triton,
+        python_paths=(str(PACKAGE.parent), *sorted({sysconfig.get_path(one) for one in ("purelib", "platlib")})),
     )
 
 

@@ -17,5 +17,6 @@ def open_core(args: argparse.Namespace) -> OpenCore:
         threads=args.threads,
         device=args.device,
         model=args.serve_as,
+        greedy_across=args.greedy_across,
     )
     return open_model(args.model, options)

@@ -8,6 +8,7 @@ from msgspec import structs
 from holdfast.pearl.options import OpenCore
 from holdfast.sim.levers import LeveredCore, serve_levers
 from holdfast.sim.scripted import Script, ScriptedCore, plain_vocabulary, poisons_of
+from holdfast.store.model_folder import weights_of
 
 POISON_ENV = "HOLDFAST_POISON"  # for drills: poisons of every scripted replica of a site, ID:KIND:TOKENS with commas
 
@@ -27,7 +28,8 @@ def open_core(args: argparse.Namespace) -> OpenCore:
     )
     if args.model is not None:
         vocabulary, vocab_size = plain_vocabulary((args.model / "tokenizer.json").read_bytes())
-        script = structs.replace(script, vocabulary=vocabulary, vocab_size=vocab_size)
+        weights = weights_of(args.model)
+        script = structs.replace(script, vocabulary=vocabulary, vocab_size=vocab_size, weights=weights)
     if args.levers is None:
         return ScriptedCore(script)
     core = LeveredCore(script)

@@ -27,6 +27,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "chat": ("holdfast.cli.chat", "talk to the model"),
     "demo": ("holdfast.cli.demo", "kill replicas under load and check every answer"),
     "validate": ("holdfast.cli.validate", "check a model folder"),
+    "gguf": ("holdfast.cli.gguf", "write a model folder as GGUF, for llama.cpp"),
+    "engine": ("holdfast.cli.engine", "explain how engines will be run, and why"),
     "settings": ("holdfast.cli.settings", "print the reference of all settings"),
     "sim": ("holdfast.cli.sim", "play whole sites full of faults in virtual time, by seed"),
     "load": ("holdfast.cli.load", "measure a site under an open-loop load"),

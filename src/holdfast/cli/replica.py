@@ -53,6 +53,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         default=0.0,
         help="wait so long, when idle, for more answers that nobody streams",
     )
+    add("--greedy-across", action="store_true", help="other engines on its weights may go on with its greedy answers")
     add("--core-dumps", action="store_true", help="let a crash leave a core file, with prompts in it")
     add("--still-s", type=_seconds, default=10.0, help="not healthy when no step was made for so long (default 10)")
     foreign = parser.add_argument_group("foreign engines: programs of somebody else, see holdfast engine check")

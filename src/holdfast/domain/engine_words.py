@@ -25,6 +25,7 @@ CONTEXT = "set [replica] context_tokens_max"
 SLOTS = "set [replica] slots"
 PROMPTS = "prompts would be written into its log"
 COUNTERS = "Holdfast tells by its counters whether it is alive"
+PARSER = "Holdfast reads answers itself, from token ids, and a parser there changes where grammars hold"
 FILE = "words from a second file would go unseen; write them into [engine] args"
 OWN: dict[EngineKind, dict[str, str]] = {
     EngineKind.VLLM: {
@@ -34,6 +35,7 @@ OWN: dict[EngineKind, dict[str, str]] = {
         "enable-log-requests": PROMPTS, "enable-log-outputs": PROMPTS, "grpc-port": DOOR, "headless": DOOR,
         "tool-parser-plugin": CODE, "reasoning-parser-plugin": CODE, "io-processor-plugin": CODE, "logits-processors": CODE,
         "worker-cls": CODE, "worker-extension-cls": CODE, "allowed-local-media-path": DOOR, "tokens-only": DOOR,
+        "grpc": DOOR, "reasoning-parser": PARSER,
     },
     EngineKind.SGLANG: {
         "host": DOOR, "port": DOOR, "ssl-keyfile": DOOR, "ssl-certfile": DOOR, "ssl-ca-certs": DOOR,
@@ -41,6 +43,8 @@ OWN: dict[EngineKind, dict[str, str]] = {
         "served-model-name": MODEL, "context-length": CONTEXT, "max-running-requests": SLOTS, "config": FILE,
         "log-requests": PROMPTS, "grpc-port": DOOR, "grpc-mode": DOOR, "smg-grpc-mode": DOOR, "enable-http2": DOOR,
         "sidecar": CODE, "enable-custom-logit-processor": CODE, "crash-dump-folder": PROMPTS, "tool-server": DOOR,
+        "custom-weight-loader": CODE, "forward-hooks": CODE, "debug-tensor-dump-output-folder": PROMPTS,
+        "smg-http-sidecar-port": DOOR, "grpc-http-sidecar-port": DOOR, "reasoning-parser": PARSER,
     },
     EngineKind.TRITON: {
         "http-address": DOOR, "http-port": DOOR, "grpc-address": DOOR, "grpc-port": DOOR, "metrics-address": DOOR,

@@ -31,18 +31,18 @@ class Spelling:
         """Raises NoSpelling: no tokenizer.json there, or not a byte-level one."""
         path = folder / "tokenizer.json"
         try:
-            text = path.read_text("utf-8")
-            spec: dict[str, Any] = json.loads(text)
-            self._tokenizer = Tokenizer.from_str(json.dumps(spec | {"post_processor": None}))
-        except Exception as error:  # the library raises plain Exception for whatever it can't read
+            spec: dict[str, Any] = json.loads(path.read_text("utf-8"))
+            words: dict[str, int] = spec["model"]["vocab"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise NoSpelling(f"{path} can't be read: {error}") from error
-        if "ByteLevel" not in json.dumps(spec.get("decoder")):
-            raise NoSpelling(f"{path} is not a byte-level tokenizer")
+        if spec["model"].get("type") != "BPE" or "ByteLevel" not in json.dumps(spec.get("decoder")):
+            raise NoSpelling(f"{path} is not a byte-level BPE tokenizer")
+        self._tokenizer = Tokenizer.from_str(json.dumps(spec | {"post_processor": None}))
         self.markers = {token["content"]: int(token["id"]) for token in spec.get("added_tokens") or ()}
         self.bos = self.markers.get(_bos(folder))
         written = byte_of_char()
         self._bytes: dict[int, bytes] = {}
-        for word, id in spec["model"]["vocab"].items():
+        for word, id in words.items():
             if id not in self.markers.values() and all(char in written for char in word):
                 self._bytes[id] = bytes(written[char] for char in word)
         self._ids: dict[bytes, int] = {spelt: id for id, spelt in self._bytes.items()}

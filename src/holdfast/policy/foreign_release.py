@@ -9,9 +9,9 @@ from msgspec import structs
 from holdfast.domain.engine import Abilities, Ability, EngineKind
 from holdfast.domain.release import Exactness, Hold, Release
 
-# what was delivered counts as prompt there, and penalties count the answer only: vLLM's and SGLang's penalisers see output ids
-# alone. llama.cpp's sampler is shown prompt and answer alike, so a cut changes nothing for it.
-COUNTS_ON = (EngineKind.EMBEDDED, EngineKind.SCRIPTED, EngineKind.LLAMACPP)
+# To all others what was delivered is a prompt, and their penalties count what they make themselves: as long as nobody has seen
+# one of them count on after a cut, none is said to.
+COUNTS_ON = (EngineKind.EMBEDDED, EngineKind.SCRIPTED)
 
 
 def completed(release: Release, abilities: Abilities, weights: str, greedy_across: bool = False) -> Release:

@@ -49,6 +49,9 @@ WITHOUT_FP8 = (
     "RTX 30",
     "RTX 20",
     "P100",
+    "MI100",
+    "MI210",
+    "MI250",
 )
 FP8_FROM, HOPPER = (8, 9), (9, 0)
 NOT_HOPPER = ("L40", "L20", "L4", "RTX", "A6000")

@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from holdfast.domain.engine import EngineKind
 from holdfast.policy.model_facts import ModelFacts
+from holdfast.policy.triton_launch import TritonInstall
 
 LOOPBACK = "127.0.0.1"
 
@@ -26,6 +27,7 @@ class LaunchPlan(Struct, frozen=True, kw_only=True):
     `gpus`: indices as CUDA counts them, none for CPU. `seen`: what these are, in the same order; None: not known. `ports`: free
     ones, the first for requests; Triton takes three. `room`: the engine's own folder, where its files are written and where it
     runs. `inherited`: our own environment, of which few variables pass. `package`: where holdfast's modules lie.
+    `triton`: what was found at `program`, and `python_paths`: where the Python inside it finds holdfast and torch.
     """
 
     kind: EngineKind
@@ -50,6 +52,8 @@ class LaunchPlan(Struct, frozen=True, kw_only=True):
     room: str = ""
     package: str = ""
     inherited: tuple[tuple[str, str], ...] = ()
+    triton: TritonInstall | None = None
+    python_paths: tuple[str, ...] = ()
 
     @property
     def port(self) -> int:

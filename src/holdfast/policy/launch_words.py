@@ -4,7 +4,7 @@ An engine inherits nothing but what is named here: a variable forgotten in someb
 and proxies, tokens and debug switches least of all.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from holdfast.domain.engine_words import name_of
 from holdfast.policy.launch_plan import LaunchPlan
@@ -73,8 +73,3 @@ class Variables:
             name, _, value = one.partition("=")
             self.set(name, value, "[engine] env")
         return tuple(sorted(self._found.items()))
-
-
-def hidden(why: Iterable[tuple[str, str]], key: str) -> tuple[tuple[str, str], ...]:
-    """Sentences that may be printed: the key is not in them."""
-    return tuple((word.replace(key, "...") if key else word, sentence) for word, sentence in why)

@@ -7,10 +7,13 @@ error. Plain means that the weights alone decide: no penalties and no biases (en
 grammar (their masks differ), no logprobs (one answer would mix numbers of two arithmetics). Which is why an answer that may cross
 is `fair` and not `exact` (policy/continuation.py).
 
+When a release has left the site, because an upgrade has brought another build, its answers that have outlived the old build's
+drain are inherited by the new build of the same engine on the same weights: cutting them would be worse than what it may change.
+
 Before its first token an answer may go anywhere; one with a grammar to engines that can hold it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from msgspec import Struct
 
@@ -68,18 +71,33 @@ def special(sampling: Sampling) -> str:
     return "its logprobs were asked for, each engine has its own" if sampling.logprobs >= 0 else ""
 
 
-def barred(begun: Release | None, on: Release | None, sampling: Sampling) -> str:
+def may_inherit(begun: Release, on: Release, sampling: Sampling) -> May | MayNot:
+    """Whether `on` may go on with an answer whose release has left the site."""
+    verdict = may_continue(begun, on, sampling)
+    if isinstance(verdict, May) or begun.engine != on.engine or not begun.weights or begun.weights != on.weights:
+        return verdict
+    if sampling.grammar and not begun.grammar is on.grammar is Hold.LED:
+        return verdict
+    return May("its build has left the site, and this is another one of the same engine, on the same weights")
+
+
+def barred(begun: Release | None, on: Release | None, sampling: Sampling, kinds: Sequence[Release] = ()) -> str:
     """Why an answer must not go to a replica of `on`; empty if it may. `begun`: None while it has no token, or where nobody
-    knows; `on`: None before it has told."""
+    knows; `on`: None before it has told; `kinds`: those that the site serves, none where nobody has told."""
     if on is None:
         return ""
-    verdict = may_begin(on, sampling) if begun is None else may_continue(begun, on, sampling)
+    if begun is None:
+        verdict = may_begin(on, sampling)
+    elif kinds and all(one.digest != begun.digest for one in kinds):
+        verdict = may_inherit(begun, on, sampling)
+    else:
+        verdict = may_continue(begun, on, sampling)
     return verdict.why if isinstance(verdict, MayNot) else ""
 
 
-def closed(begun: Release, kinds: Iterable[Release], sampling: Sampling) -> str:
+def closed(begun: Release, kinds: Sequence[Release], sampling: Sampling) -> str:
     """Why no kind of this site will ever go on with it, however long it waits; empty if one may."""
-    whys = [barred(begun, one, sampling) for one in kinds]
+    whys = [barred(begun, one, sampling, kinds) for one in kinds]
     return whys[0] if whys and all(whys) else ""
 
 

@@ -53,6 +53,7 @@ def launch_sglang(plan: LaunchPlan) -> Launch | StartFailure:
     if not facts.quantised:
         words.add("16-bit numbers: attention kernels of GPUs take no others", "--dtype", "bfloat16")
     words.add("its counters: Holdfast tells by them whether it is alive", "--enable-metrics")
+    words.add("each event holds the new ids only, not all of the answer so far", "--incremental-streaming-output")
     words.add("usage tells how much of a prompt came from the cache", "--enable-cache-report")
     words.add("warnings only from its HTTP server: no line for each request", "--log-level-http", "warning")
     words.end()

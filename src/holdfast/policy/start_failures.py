@@ -245,6 +245,7 @@ OTHER_FAULTS = (
         (
             r"(?:\.py|__main__|launch_server|llama-server): error: .{1,300}",
             "unrecognized option",
+            "doesn't allow an argument",
             "^error: invalid argument: ",
             "unknown argument: ",
             "^error: unknown ",

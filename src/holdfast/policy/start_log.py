@@ -101,7 +101,7 @@ def read_line(kind: EngineKind, line: str) -> Progress | StartFailure | None:
         found = stage.said.search(line)
         if found is not None:
             return _progress(stage, found.groups())
-    if kind is EngineKind.TRITON and not line.startswith(("E", "error")) and "unrecognized option" not in line:
+    if kind is EngineKind.TRITON and not line.startswith(("E", "error")) and "tritonserver: " not in line:
         return None
     mild = _MILD.match(line) is not None
     for fault in FAULTS:

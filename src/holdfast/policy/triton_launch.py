@@ -83,6 +83,9 @@ def _words(plan: TritonPlan) -> list[tuple[str, str, str]]:
             ("--grpc-restricted-protocol", restricted, "a model that others load is code of theirs that runs here")
         )
     words += _door("http", plan.http_port, "for health checks of others")
+    if plan.key and plan.http_port:
+        restricted = f"{RESTRICTED}:{KEY_NAME}={plan.key}"
+        words.append(("--http-restricted-api", restricted, "health is for everybody; models and answers are not"))
     words += _door("metrics", plan.metrics_port, "for Prometheus")
     words += [
         ("--allow-gpu-metrics", "true" if plan.gpus else "false", "only where it has GPUs"),

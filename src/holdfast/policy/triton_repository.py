@@ -148,7 +148,7 @@ def _pearl_model(name: str, serving: PearlServing, batch_max: int) -> Files:
         "input [\n" + ",\n".join(inputs) + "\n]",
         "output [\n" + ",\n".join(outputs) + "\n]",
         _instances(serving),
-        _warmup(batch_max),
+        _warmup(),
         _parameter("plan", msgspec.json.encode(serving.plan).decode()),
     ]
     if batch_max:
@@ -167,11 +167,13 @@ def _instances(serving: PearlServing) -> str:
     return f"instance_group [ {{ count: {serving.instances} kind: KIND_GPU gpus: [ {gpus} ] }} ]"
 
 
-def _warmup(batch_max: int) -> str:
-    """One short answer before the model counts as ready: the first forward pass is the slow one."""
-    size = 1 if batch_max else 0
+def _warmup() -> str:
+    """One short answer before the model counts as ready: the first forward pass is the slow one.
+
+    `batch_size` is 1 for the decoupled model too: samples of size 0 are passed over.
+    """
     zeros = '{ key: "input_ids" value { data_type: TYPE_INT32 dims: [ 8 ] zero_data: true } }'
-    return f'model_warmup [ {{ name: "first" batch_size: {size} count: 1 inputs {zeros} }} ]'
+    return f'model_warmup [ {{ name: "first" batch_size: 1 count: 1 inputs {zeros} }} ]'
 
 
 def _parameter(key: str, value: str) -> str:

@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from typing import Any
 
+from msgspec import Struct
+
 from holdfast.domain.ports import Clock
 from holdfast.sim.foreign_model import ForeignModel, ForeignScript, Made, Order, QueueFull, Struck
 from holdfast.sim.http_engine import Asked, Handler, HttpEngine, Reply
@@ -22,26 +24,25 @@ _KNOWN = frozenset(
 )
 
 
-class OpenAiServer:
-    """`encode` makes ids of a text, `decode` text of ids; `bos` is put before texts if it is an id. `model` is played on with
-    `befall`, `release`, `freeze`; `door` opens and closes the address."""
+class Manners(Struct, frozen=True, kw_only=True):
+    """`encode` makes ids of a text, `decode` text of ids; `bos` is put before texts if it is an id. `fields` are known beyond the
+    API's own."""
 
-    def __init__(
-        self,
-        script: ForeignScript,
-        clock: Clock,
-        encode: Callable[[str], list[int]],
-        decode: Callable[[list[int]], str],
-        *,
-        bos: int | None = None,
-        takes_ids: bool = False,
-        fields: Sequence[str] = (),
-    ) -> None:
+    encode: Callable[[str], list[int]]
+    decode: Callable[[list[int]], str]
+    bos: int | None = None
+    takes_ids: bool = False
+    fields: Sequence[str] = ()
+
+
+class OpenAiServer:
+    """`model` is played on with `befall`, `release`, `freeze`; `door` opens and closes the address."""
+
+    def __init__(self, script: ForeignScript, clock: Clock, manners: Manners) -> None:
         self.model = ForeignModel(script, clock)
-        self.takes_ids = takes_ids
         self.bodies: list[dict[str, Any]] = []
-        self._encode, self._decode, self._bos = encode, decode, bos
-        self._known = _KNOWN | set(fields)
+        self._manners = manners
+        self._known = _KNOWN | set(manners.fields)
         routes: dict[tuple[str, str], Handler] = {
             ("GET", "/v1/models"): self._models,
             ("POST", "/v1/completions"): self._completions,
@@ -68,7 +69,7 @@ class OpenAiServer:
         if strange:
             reply.json(400, _error(400, f"Unrecognized request argument supplied: {strange[0]}"))
             return
-        if not self.takes_ids and not isinstance(body.get("prompt"), str):
+        if not self._manners.takes_ids and not isinstance(body.get("prompt"), str):
             reply.json(400, _error(400, "prompt must be a string"))
             return
         try:
@@ -86,13 +87,13 @@ class OpenAiServer:
     def _order(self, body: dict[str, Any]) -> Order:
         script, prompt = self.model.script, body["prompt"]
         if isinstance(prompt, str):
-            bos = [] if self._bos is None else [self._bos]
-            ids = [*bos, *self._encode(prompt)]
+            bos = [] if self._manners.bos is None else [self._manners.bos]
+            ids = [*bos, *self._manners.encode(prompt)]
         else:
             ids = prompt
         stop = body.get("stop") or []
         words = [stop] if isinstance(stop, str) else stop
-        stops = {ids[0] for ids in map(self._encode, words) if len(ids) == 1}
+        stops = {ids[0] for ids in map(self._manners.encode, words) if len(ids) == 1}
         if not body.get("ignore_eos"):
             stops.add(script.eos_id)
         seed = None if body.get("temperature", 1.0) == 0 else body.get("seed", 0)
@@ -103,7 +104,7 @@ class OpenAiServer:
         try:
             async with aclosing(self.model.answer(order, mishap)) as answer:
                 async for made in answer:
-                    reply.event(self._chunk("" if made.stopped else self._decode([made.id]), _finish(made)))
+                    reply.event(self._chunk("" if made.stopped else self._manners.decode([made.id]), _finish(made)))
         except Struck as struck:
             if not self._strike(struck.kind, reply):
                 return
@@ -136,7 +137,7 @@ class OpenAiServer:
             "completion_tokens": len(ids),
             "total_tokens": len(order.ids) + len(ids),
         }
-        reply.json(200, self._chunk(self._decode(ids), finish) | {"usage": usage})
+        reply.json(200, self._chunk(self._manners.decode(ids), finish) | {"usage": usage})
 
     def _chunk(self, text: str, finish: str | None) -> dict[str, Any]:
         choice = {"index": 0, "text": text, "logprobs": None, "finish_reason": finish}

@@ -93,7 +93,7 @@ class Script(Struct, frozen=True, kw_only=True):
     answer_tokens: int = 0  # answers stop by themselves after so many tokens, if asked with stop ids; 0: at max_tokens
     mishap: Mishap | None = None  # befalls every attempt
     poisons: tuple[Poison, ...] = ()  # prompts that kill the process
-    greedy_across: bool = False  # what its release says
+    weights: str = ""  # the digest of the folder whose words it says; empty: of its model's name and vocabulary
 
 
 def answer_key(prompt_ids: list[int], seed: int) -> int:
@@ -264,9 +264,8 @@ class ScriptedCore:
             digest=sha256(text.encode()).hexdigest(),
             exactness=Exactness.EXACT,
             version="1.0.0",
-            weights=sha256(f"scripted {self.script.model} {self.script.vocabulary}".encode()).hexdigest(),
+            weights=self.script.weights or sha256(text.encode()).hexdigest(),
             grammar=Hold.NONE,
-            greedy_across=self.script.greedy_across,
         )
 
     def _fill_slots(self) -> None:

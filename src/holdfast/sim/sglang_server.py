@@ -8,6 +8,8 @@ import re
 from contextlib import aclosing
 from typing import Any
 
+from msgspec import Struct
+
 from holdfast.domain.ports import Clock
 from holdfast.sim.foreign_model import ForeignModel, ForeignScript, Made, Order, QueueFull, Struck
 from holdfast.sim.http_engine import Asked, Handler, HttpEngine, Reply
@@ -25,24 +27,23 @@ class _Refusal(Exception):
         self.status = status
 
 
-class SglangServer:
-    """`model` is played on with `befall`, `release`, `freeze`; `door` opens and closes the address. `deterministic`, `lark`
-    (--grammar-backend llguidance), `metrics` and `loads` are its switches and ages."""
+class SglangBuild(Struct, frozen=True):
+    """Its switches, and its age: --incremental-streaming-output, --enable-deterministic-inference, --grammar-backend llguidance
+    (`lark`), --enable-metrics, and whether it has /v1/loads."""
 
-    def __init__(
-        self,
-        script: ForeignScript,
-        clock: Clock,
-        *,
-        incremental: bool = False,
-        deterministic: bool = True,
-        lark: bool = True,
-        metrics: bool = True,
-        loads: bool = True,
-    ) -> None:
+    incremental: bool = False
+    deterministic: bool = True
+    lark: bool = True
+    metrics: bool = True
+    loads: bool = True
+
+
+class SglangServer:
+    """`model` is played on with `befall`, `release`, `freeze`; `door` opens the address, `close` shuts it."""
+
+    def __init__(self, script: ForeignScript, clock: Clock, build: SglangBuild) -> None:
         self.model = ForeignModel(script, clock)
-        self.incremental, self.deterministic, self.lark = incremental, deterministic, lark
-        self.metrics, self.loads = metrics, loads
+        self._build = build
         self.bodies: list[dict[str, Any]] = []
         self.aborted: list[str] = []  # rids, by /abort_request
         self._clock = clock
@@ -88,7 +89,7 @@ class SglangServer:
             reply.json(200, {"object": "list", "data": [model]})
 
     async def _loads(self, asked: Asked, reply: Reply) -> None:
-        if not self.loads:
+        if not self._build.loads:
             reply.json(404, {"detail": "Not Found"})
             return
         model, script = self.model, self.model.script
@@ -106,7 +107,7 @@ class SglangServer:
             reply.json(200, {"version": script.version, "loads": [rank]})
 
     async def _metrics(self, asked: Asked, reply: Reply) -> None:
-        if not self.metrics:
+        if not self._build.metrics:
             reply.json(404, {"detail": "Not Found"})
             return
         model = self.model
@@ -159,7 +160,7 @@ class SglangServer:
         if len(ids) + tokens > context:
             raise _Refusal(f"Requested token count exceeds the model's maximum context length of {context} tokens.")
         grammar = params.get("ebnf") or ""
-        if grammar and not self.lark:
+        if grammar and not self._build.lark:
             raise _Refusal("Invalid grammar request with cache hit: key_type='ebnf'")
         stops = frozenset[int]()
         if not params.get("ignore_eos"):
@@ -169,7 +170,7 @@ class SglangServer:
 
     def _seed(self, params: dict[str, Any]) -> int:
         """Seeds count only under deterministic inference; then 42 is what everybody gets who sent none."""
-        if self.deterministic:
+        if self._build.deterministic:
             return int(params.get("sampling_seed", 42))
         self._chance += 1
         return self._chance
@@ -230,7 +231,7 @@ class SglangServer:
             async with aclosing(self.model.answer(order, mishap)) as answer:
                 async for made in answer:
                     ids.append(made.id)
-                    shown = ids[-1:] if self.incremental else list(ids)
+                    shown = ids[-1:] if self._build.incremental else list(ids)
                     event = _event(shown, _reason(made, len(ids)), len(order.ids), len(ids), cached)
                     if body.get("return_logprob"):
                         event["meta_info"] |= _logprobs(shown, body.get("top_logprobs_num") or 0)

@@ -121,7 +121,7 @@ class TritonServer:
         self._server: aio.Server | None = None
         self._slots = asyncio.Semaphore(script.slots)
         self._mishaps: list[tuple[str, int]] = []
-        self._going, self._heard = asyncio.Event(), asyncio.Event()
+        self._going, self._heard, self._relented = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._going.set()
         self._heard.set()
         self._sick, self._loaded = False, True
@@ -177,6 +177,8 @@ class TritonServer:
         """End what was stalled, frozen or silent."""
         self._going.set()
         self._heard.set()
+        self._relented.set()
+        self._relented = asyncio.Event()
 
     def _unary(
         self, kind: type[Any], answer: Callable[[Any, Any], Awaitable[Struct]]
@@ -291,8 +293,7 @@ class TritonServer:
         if kind == "cut":
             await context.abort(grpc.StatusCode.UNAVAILABLE, "Socket closed")
         if kind == "stall":
-            self._going.clear()
-            await self._going.wait()
+            await self._relented.wait()
             return None
         if kind == "garbage":
             return b"\xff\xfe<html>bad gateway</html>"

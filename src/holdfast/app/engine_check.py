@@ -1,0 +1,146 @@
+"""What would be run for each replica's engine, and why, before anything runs: `holdfast engine check` in values.
+
+The plan and the command are those of the replica process itself (launching.py, policy/launch.py); only the port and the key will
+be others.
+"""
+
+from pathlib import Path
+
+from msgspec import Struct, structs
+
+from holdfast.app.launching import Place, facts_in, planned
+from holdfast.domain.engine import FOREIGN, Launch, StartFailure
+from holdfast.domain.replica import StartFault
+from holdfast.domain.settings import Settings
+from holdfast.domain.settings_engine import URL, Dealt, deal
+from holdfast.host.engine_asking import parsed, version_told
+from holdfast.policy.launch import launch
+from holdfast.policy.launch_fit import fit
+from holdfast.policy.launch_plan import Gpu, LaunchPlan
+from holdfast.store.folder import folder_of
+
+LOOPBACKS = ("127.", "localhost", "::1")
+
+
+class Said(Struct, frozen=True):
+    """A word of the command line, or a variable, and why it is there."""
+
+    word: str
+    why: str
+
+
+class Checked(Struct, frozen=True, kw_only=True):
+    """One replica. `problem`: why it would not start. `parsed`: whether the engine's own parser was asked, and its complaint."""
+
+    replica: int
+    engine: str
+    version: str = ""
+    program: str = ""
+    url: str = ""
+    model: str = ""
+    gpus: list[int] = []
+    room: str = ""  # whether the model fits, in words
+    command: list[str] = []
+    why: list[Said] = []
+    env: list[Said] = []
+    passed: list[str] = []  # variables of ours that it gets as they are
+    start_s: float = 0.0
+    leave: str = ""
+    warnings: list[str] = []
+    problem: str = ""
+    problem_code: str = ""
+    parser_asked: bool = False
+    parser_said: str = ""
+
+
+def check(settings: Settings, number: int, seen: tuple[Gpu, ...] | None, ask_parser: bool) -> Checked:
+    """One replica's engine. Nothing is written or started; its program is asked for its version."""
+    dealt = deal(settings.replica.engine, settings.replica.url, settings.engine, number)
+    head = Checked(replica=number, engine=dealt.kind, program=dealt.program, url=dealt.url)
+    if dealt.kind not in FOREIGN:
+        return structs.replace(head, room="Holdfast's own engine, in a process of Holdfast: no program is run")
+    if dealt.url:
+        return structs.replace(
+            head, room="it runs already: used, and neither started nor stopped", warnings=_of_url(dealt.url, settings)
+        )
+    try:
+        return _of_program(settings, dealt, head, seen, ask_parser)
+    except (OSError, ValueError) as error:
+        return structs.replace(head, problem=_sentence(str(error)), problem_code=StartFault.SETTINGS.name)
+
+
+def _of_program(
+    settings: Settings, dealt: Dealt, head: Checked, seen: tuple[Gpu, ...] | None, ask_parser: bool
+) -> Checked:
+    if not Path(dealt.program).is_file():
+        raise FileNotFoundError(f"[engine] program: there is nothing at {dealt.program}")
+    version = version_told(dealt.kind, dealt.program)
+    head = structs.replace(
+        head, version=version, model=f"{facts_in(Path(settings.model.path)).named()}, at {settings.model.path}"
+    )
+    name = f"replica-{head.replica}"
+    room = folder_of(settings).run(name).parent.parent / "engine" / name
+    place = Place(number=head.replica, replicas=settings.replica.count, room=room, look_only=True)
+    plan = planned(settings, dealt, place, seen, version)
+    if isinstance(plan, StartFailure):
+        return _failed(head, plan)
+    head = structs.replace(head, gpus=list(plan.gpus), room=_room(plan))
+    made = launch(plan)
+    if isinstance(made, StartFailure):
+        return _failed(head, made)
+    complaint = parsed(made) if ask_parser else ""
+    found = structs.replace(_told(head, plan, made), parser_asked=ask_parser, parser_said=complaint)
+    return structs.replace(found, problem=complaint, problem_code=StartFault.SETTINGS.name) if complaint else found
+
+
+def _told(head: Checked, plan: LaunchPlan, made: Launch) -> Checked:
+    said = [Said(_whole(word, made), why) for word, why in made.why]
+    variables = [f"{name}={value}" for name, value in made.env]
+    explained = [one for one in said if one.word in variables]
+    theirs = {f"{name}={value}" for name, value in plan.inherited}
+    others = [one for one in variables if one not in {said.word for said in explained}]
+    return structs.replace(
+        head,
+        command=[word.replace(made.key, "...") for word in made.argv],
+        why=_hidden([one for one in said if one.word not in variables], made.key),
+        env=_hidden([*explained, *(Said(one, "") for one in others if one not in theirs)], made.key),
+        passed=[one.partition("=")[0] for one in others if one in theirs],
+        start_s=made.start_s,
+        leave=f"{made.leave.signal}, killed after {made.leave.grace_s:g} s",
+        warnings=list(made.warnings),
+    )
+
+
+def _whole(flag: str, made: Launch) -> str:
+    """A flag with its value, where a launch tells of the flag alone."""
+    return next((word for word in made.argv if word.startswith(f"{flag}=")), flag)
+
+
+def _hidden(said: list[Said], key: str) -> list[Said]:
+    """Without the key: this is printed."""
+    return [Said(one.word.replace(key, "..."), one.why) for one in said]
+
+
+def _room(plan: LaunchPlan) -> str:
+    if not plan.gpus:
+        return "on CPU"
+    return fit(plan.facts, plan.seen, len(plan.gpus), plan.context).why
+
+
+def _failed(head: Checked, failure: StartFailure) -> Checked:
+    return structs.replace(head, problem=_sentence(failure.why), problem_code=failure.code.name)
+
+
+def _of_url(url: str, settings: Settings) -> list[str]:
+    found = URL.fullmatch(url)
+    host = (found[2] or found[3]) if found is not None else ""
+    if found is None or host.startswith(LOOPBACKS) or found[1] in ("https", "grpcs"):
+        return []
+    key = ", the key too" if settings.engine.key else ""
+    return [
+        f"{url} is on the network without TLS: prompts and answers{key} can be read on the way. Use https, or a tunnel."
+    ]
+
+
+def _sentence(text: str) -> str:
+    return text.rstrip(".") + "."

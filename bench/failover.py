@@ -201,7 +201,8 @@ class Bench:
     async def _settled(self) -> None:
         """Until all replicas are listed again, and for a moment longer."""
         give_up = self._clock.now() + SETTLED_S
-        while len(self._arena.roster().places) < self._args.replicas:
+        arena, replicas = self._arena, self._args.replicas
+        while len(arena.roster().places) < replicas or not foreign.whole(arena, self._args.engine):
             if self._clock.now() > give_up:
                 sys.exit(f"a replica that was hurt did not come back within {SETTLED_S:g} s")
             await self._clock.sleep(0.05)

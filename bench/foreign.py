@@ -8,7 +8,8 @@ from msgspec import Struct
 
 from holdfast.domain.ports import Clock
 from holdfast.drill.arena import Arena, Sections
-from holdfast.drill.engine_parts import Part, argument
+from holdfast.drill.engine_parts import Part, argument, pid_of
+from holdfast.host import sessions
 from holdfast.policy.havoc import Blow
 
 ENGINES = ("vllm", "triton", "llamacpp")
@@ -60,6 +61,16 @@ def health_url(arena: Arena, engine: str, replica: str) -> str:
     word, path = HEALTH[engine]
     port = argument(arena.folder.run(replica), word)
     return f"http://127.0.0.1:{port}{path}" if port else ""
+
+
+def whole(arena: Arena, engine: str) -> bool:
+    """Whether every part of every replica's engine is there, and runs."""
+    for place in arena.roster().places:
+        for part in {part for _, part in BLOWS.get(engine, ())}:
+            one = sessions.seen(pid_of(arena.folder.run(place.replica), part))
+            if one is None or not one.alive or one.state in "Tt":
+                return False
+    return True
 
 
 async def listen(url: str, clock: Clock, told: Told, until: asyncio.Event) -> None:

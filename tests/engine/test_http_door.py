@@ -250,6 +250,31 @@ def test_hanging_up_reaches_the_engine() -> None:
     played(serve, story)
 
 
+@pytest.mark.parametrize("answered", [b"", b"HTTP/1.1 200 OK\r\nx: y\r\n", STREAM, STREAM + chunk(b"data: 1")])
+def test_whoever_gives_up_leaves_no_connection_behind(answered: bytes) -> None:
+    """Before the head, in the midst of it, and before the first event."""
+    over, reached = asyncio.Event(), asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request_of(reader)
+        writer.write(answered)
+        await writer.drain()
+        reached.set()
+        assert await reader.read(1) == b""
+        over.set()
+
+    async def story(door: HttpDoor) -> None:
+        reading = asyncio.ensure_future(events_of(door))
+        await reached.wait()
+        reading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reading
+        await asyncio.wait_for(over.wait(), 10)
+        assert not door._open
+
+    played(serve, story)
+
+
 def test_closing_the_door_ends_what_is_under_way() -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await request_of(reader)

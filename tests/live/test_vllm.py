@@ -39,6 +39,7 @@ pytestmark = [
 SLOTS, QUEUE, CONTEXT, VOCAB = 4, 2, 1024, 1280
 SERVING = Serving(model="pearl", digest="d" * 64, vocab_size=VOCAB, slots=SLOTS, answer_s=2.0)
 CASES, TOKENS = 16, 24
+UNBENT = Sampling(temperature=0, ignore_eos=True)
 
 
 @pytest.fixture(scope="module")
@@ -125,8 +126,7 @@ def asked_of(prompt_ids: list[int], tokens: int = TOKENS) -> Generation:
 
 
 def unending(prompt_ids: list[int]) -> Generation:
-    sampling = Sampling(temperature=0, ignore_eos=True)
-    return Generation(id="u", prompt_ids=prompt_ids, sampling=sampling, max_tokens=CONTEXT - 20)
+    return Generation(id="u", prompt_ids=prompt_ids, sampling=UNBENT, max_tokens=CONTEXT - 20)
 
 
 def test_its_greedy_tokens_are_the_embedded_engine_s(vllm: VllmProcess) -> None:
@@ -149,6 +149,24 @@ def test_its_greedy_tokens_are_the_embedded_engine_s(vllm: VllmProcess) -> None:
         theirs = [(await listen_to(engine, asked_of(prompt_ids))).ids for prompt_ids in prompts]
         assert theirs == ours
         assert sum(map(len, ours)) > CASES
+
+    with_engine(vllm, story)
+
+
+def test_a_frequency_penalty_is_made_up_for_after_a_cut(vllm: VllmProcess) -> None:
+    """It counts what it made itself alone; the bias that we send for the rest gives the same greedy tokens."""
+    sampling = Sampling(temperature=0, ignore_eos=True, frequency_penalty=1.5)
+    asked = [structs.replace(unending([5, 6, n]), sampling=sampling, max_tokens=40) for n in range(20, 28)]
+
+    async def story(engine: VllmEngine) -> None:
+        bent = 0
+        for one in asked:
+            whole = (await listen_to(engine, one)).ids
+            rest = await listen_to(engine, structs.replace(one, delivered_ids=whole[:20]))
+            assert rest.ids == whole[20:]
+            unbent = await listen_to(engine, structs.replace(one, sampling=UNBENT, delivered_ids=whole[:20]))
+            bent += rest.ids != unbent.ids
+        assert bent > len(asked) // 2, "it would have been the same without"
 
     with_engine(vllm, story)
 

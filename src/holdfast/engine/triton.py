@@ -68,7 +68,7 @@ class TritonSettings(Struct, frozen=True, kw_only=True):
     eos_ids: tuple[int, ...] = ()  # what ends answers by themselves; requests may ask to ignore these
     probe_s: float = 3.0  # a dead stub is confessed after 1.0 s
     canary_s: float = 15.0  # a foreign model that stands idle is asked for a token this often
-    repair_s: float = 120.0  # unload and load, each
+    repair_s: float = 120.0  # to load a model anew
 
 
 class TritonEngine:
@@ -211,7 +211,9 @@ class TritonEngine:
         began, model, limit_s = self._clock.now(), self._settings.model, self._settings.repair_s
         why = self._sick or "asked for"
         try:
-            await self._ask("RepositoryModelUnload", InRepository(model_name=model), Nothing, limit_s)
+            await self._ask(
+                "RepositoryModelUnload", InRepository(model_name=model), Nothing
+            )  # at once, or it is silent
             await self._until_gone(model, self._clock.now() + _UNLOADED_S)
             await self._ask("RepositoryModelLoad", InRepository(model_name=model), Nothing, limit_s)
             self._sick, self._missed = "", 0

@@ -173,6 +173,17 @@ def test_a_stub_with_many_before_us_is_found_by_its_silence_under_green_health()
     asyncio.run(run())
 
 
+def test_a_repair_that_finds_the_server_silent_gives_up_at_once() -> None:
+    async def run() -> None:
+        async with scripted(TritonScript()) as scene:
+            scene.server.fall_silent()
+            with pytest.raises(EngineLost, match="did not help: Triton did not answer in time"):
+                await scene.engine.repair()
+            scene.server.relent()
+
+    asyncio.run(run())
+
+
 def test_a_stub_that_can_be_seen_to_be_gone_is_not_asked() -> None:
     async def run() -> None:
         async with scripted(TritonScript()) as scene:

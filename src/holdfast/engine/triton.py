@@ -208,14 +208,12 @@ class TritonEngine:
         Raises:
             EngineLost: it is no better.
         """
-        began, model, limit_s = self._clock.now(), self._settings.model, self._settings.repair_s
-        why = self._sick or "asked for"
+        began, model, why = self._clock.now(), self._settings.model, self._sick or "asked for"
+        named = InRepository(model_name=model)
         try:
-            await self._ask(
-                "RepositoryModelUnload", InRepository(model_name=model), Nothing
-            )  # at once, or it is silent
+            await self._ask("RepositoryModelUnload", named, Nothing)  # answered at once, or the server is silent
             await self._until_gone(model, self._clock.now() + _UNLOADED_S)
-            await self._ask("RepositoryModelLoad", InRepository(model_name=model), Nothing, limit_s)
+            await self._ask("RepositoryModelLoad", named, Nothing, self._settings.repair_s)
             self._sick, self._missed = "", 0
             await self._look(canary=True)
         except (EngineRefused, EngineLost, BadRequest) as fault:

@@ -153,6 +153,48 @@ def test_a_dead_stub_is_found_under_green_health_and_repaired(dialect: str) -> N
     asyncio.run(run())
 
 
+def test_a_stub_with_many_before_us_is_found_by_its_silence_under_green_health() -> None:
+    """Requests at a dead stub fail one after the other, a second each: behind enough of them nobody hears why."""
+
+    async def run() -> None:
+        async with scripted(TritonScript(sick_s=60.0)) as scene:
+            scene.server.kill_stub()
+            with pytest.raises(EngineLost, match="did not answer in time"):
+                await scene.engine.probe()
+            probe = await scene.engine.probe()
+            assert (probe.ready, probe.why) == (
+                False, "Triton's model process is dead or frozen: nothing in 1 s, and Triton calls itself ready"
+            )  # fmt: skip
+            with pytest.raises(EngineRefused, match="dead or frozen"):
+                await listen_to(scene.engine, ASKED)
+            await scene.engine.repair()
+            assert (await scene.engine.probe()).ready
+
+    asyncio.run(run())
+
+
+def test_a_repair_that_finds_the_server_silent_gives_up_at_once() -> None:
+    async def run() -> None:
+        async with scripted(TritonScript()) as scene:
+            scene.server.fall_silent()
+            with pytest.raises(EngineLost, match="did not help: Triton did not answer in time"):
+                await scene.engine.repair()
+            scene.server.relent()
+
+    asyncio.run(run())
+
+
+def test_a_stub_that_can_be_seen_to_be_gone_is_not_asked() -> None:
+    async def run() -> None:
+        async with scripted(TritonScript()) as scene:
+            scene.engine.alive = lambda: False
+            assert (await scene.engine.probe()).why == "Triton's model process is dead: none is left"
+            scene.engine.alive = lambda: True
+            assert (await scene.engine.probe()).ready, "an inference that succeeds is stronger than the evidence"
+
+    asyncio.run(run())
+
+
 def test_an_idle_foreign_model_is_asked_for_a_token_now_and_then() -> None:
     async def run() -> None:
         server = TritonServer(TritonScript(dialect=TENSORRT, model="tensorrt_llm"), CLOCK)

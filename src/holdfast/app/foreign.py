@@ -34,7 +34,7 @@ from holdfast.host.engine_process import EngineNotStarted, EngineProcess
 from holdfast.host.engine_start import until_ready
 from holdfast.host.engine_sweep import make_way
 from holdfast.host.gpus import gpus_here
-from holdfast.host.triton_stubs import end_stubs
+from holdfast.host.triton_stubs import end_stubs, stubs_of
 from holdfast.policy.engine_end import VITAL, crash_of
 from holdfast.policy.foreign_release import completed
 from holdfast.policy.launch import launch
@@ -205,10 +205,18 @@ def _core(
         counts=abilities.has(Ability.COUNTERS),
         external=process is None,
     )
-    repair = partial(_mended, engine, process) if isinstance(engine, TritonEngine) and process is not None else None
+    repair = None
+    if isinstance(engine, TritonEngine) and process is not None:
+        engine.alive = partial(_runs, process, engine.model)
+        repair = partial(_mended, engine, process)
     release = release_of(engine, abilities, settings)
     ended = partial(_end, abilities.kind, process)
     return ForeignCore(engine, release, clock, limits, ended=ended, repair=repair)
+
+
+def _runs(process: EngineProcess, model: str) -> bool:
+    """Whether a process of this Triton runs the model."""
+    return bool(stubs_of(process.pid, model))
 
 
 async def _mended(engine: TritonEngine, process: EngineProcess) -> str:

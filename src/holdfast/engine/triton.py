@@ -8,7 +8,7 @@ A frozen stub must be replaced before it thaws: Triton 2.51 aborts, whole, at th
 """
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from hashlib import sha256
 from typing import Any
@@ -41,10 +41,11 @@ from holdfast.domain.release import Release
 from holdfast.domain.replica import Load, Probe
 from holdfast.domain.request import Chunk, Finish, Generation, Sampling
 from holdfast.domain.triton import ASK_RELEASE, Told
-from holdfast.engine.triton_dialects import Dialect, Hearing, Pearl, Tongue, ask_load, dialect_of, told_of
+from holdfast.engine.triton_dialects import Dialect, Hearing, Pearl, Tongue, ask_load, dialect_of, heard, told_of
 from holdfast.policy.triton_faults import Reading, read
 
 KEY_HEADER = "triton-grpc-protocol-holdfast-key"  # of --grpc-restricted-protocol=...:holdfast-key=...
+_MISSED_MAX = 2
 _UNLOADED_S = 1.0  # a dead stub with nothing under way is unloaded in 0.5 s
 _OPTIONS = (
     ("grpc.max_receive_message_length", 64 << 20),
@@ -67,7 +68,7 @@ class TritonSettings(Struct, frozen=True, kw_only=True):
     eos_ids: tuple[int, ...] = ()  # what ends answers by themselves; requests may ask to ignore these
     probe_s: float = 3.0  # a dead stub is confessed after 1.0 s
     canary_s: float = 15.0  # a foreign model that stands idle is asked for a token this often
-    repair_s: float = 120.0  # unload and load, each
+    repair_s: float = 120.0  # to load a model anew
 
 
 class TritonEngine:
@@ -84,6 +85,8 @@ class TritonEngine:
         self._release: Release | None = None
         self._context, self._vocab = settings.context_tokens_max, 0
         self._sick = ""  # the evidence against the model's process, until an inference succeeds
+        self.alive: Callable[[], bool] | None = None  # whether a process runs the model, where somebody can see that
+        self._missed = 0  # questions in a row that the model let pass while Triton called itself ready
         self._heard = 0  # responses that came
         self._seen, self._canary_at = -1, clock.now()
         self._running = 0
@@ -144,13 +147,15 @@ class TritonEngine:
         if dialect is None:
             raise EngineRefused("Triton was not asked yet what it serves")
         generation = self._fitting(generation)
+        if self._sick:  # it would wait in Triton behind all others, each of which takes a second to fail
+            raise EngineRefused(self._sick)
         if len(generation.delivered_ids) >= generation.max_tokens:
             yield Chunk([], Finish.LENGTH)  # only the word that it had ended was lost
             return
         hearing = Hearing(generation)
         async with aclosing(self._pumped(dialect.request(self._settings.model, generation))) as responses:
             async for response in responses:
-                chunk = _heard(dialect, response, hearing, self._vocab)
+                chunk = heard(dialect, response, hearing, self._vocab)
                 if chunk.ids or chunk.finish is not None:
                     yield chunk
                 if chunk.finish is not None:
@@ -161,15 +166,39 @@ class TritonEngine:
 
     async def probe(self) -> Probe:
         """See the port. Not ready: the model's process is dead or frozen, and `repair` may help."""
+        if self.alive is not None and not self.alive():
+            self._condemn("Triton's model process is dead: none is left")
+            return Probe(False, Load(step=self._heard, running=self._running), self._sick)
         try:
             load = await self._look()
         except EngineRefused as refused:
             raise EngineLost(refused.why) from None
         except EngineLost:
             if not self._sick:
+                await self._count_missed()
+            if not self._sick:
                 raise
             return Probe(False, Load(step=self._heard, running=self._running), self._sick)
         return Probe(not self._sick, load, self._sick)
+
+    async def _count_missed(self) -> None:
+        """A question was let pass. Where Triton itself answers that it is ready, the model behind it is dead or frozen, with so
+        many requests before ours that the sentence which says so does not come in time. Raises EngineLost: Triton is silent."""
+        try:
+            ready = (await self._ask("ServerReady", Nothing(), Live)).yes
+        except EngineRefused as refused:
+            raise EngineLost(refused.why) from None
+        self._missed = self._missed + 1 if ready else 0
+        if self._missed >= _MISSED_MAX:
+            limit_s = _MISSED_MAX * self._settings.probe_s
+            self._condemn(
+                f"Triton's model process is dead or frozen: nothing in {limit_s:g} s, and Triton calls itself ready"
+            )
+
+    def _condemn(self, why: str) -> None:
+        """Keep the evidence, and end what waits there: Triton would let it wait for good."""
+        self._sick = why
+        self._cut_all(why)
 
     async def repair(self) -> str:
         """Unload the model and load it again: its process is ended, a frozen one too, and a new one begins.
@@ -179,13 +208,13 @@ class TritonEngine:
         Raises:
             EngineLost: it is no better.
         """
-        began, model, limit_s = self._clock.now(), self._settings.model, self._settings.repair_s
-        why = self._sick or "asked for"
+        began, model, why = self._clock.now(), self._settings.model, self._sick or "asked for"
+        named = InRepository(model_name=model)
         try:
-            await self._ask("RepositoryModelUnload", InRepository(model_name=model), Nothing, limit_s)
+            await self._ask("RepositoryModelUnload", named, Nothing)  # answered at once, or the server is silent
             await self._until_gone(model, self._clock.now() + _UNLOADED_S)
-            await self._ask("RepositoryModelLoad", InRepository(model_name=model), Nothing, limit_s)
-            self._sick = ""
+            await self._ask("RepositoryModelLoad", named, Nothing, self._settings.repair_s)
+            self._sick, self._missed = "", 0
             await self._look(canary=True)
         except (EngineRefused, EngineLost, BadRequest) as fault:
             raise EngineLost(f"unloading and loading {model} did not help: {fault.why}") from fault
@@ -299,7 +328,7 @@ class TritonEngine:
                 if item.error_message or item.infer_response is None:
                     raise self._fault(item.error_message or "an item without a response", "", begun)
                 self._heard += 1
-                self._sick = ""
+                self._sick, self._missed = "", 0
                 begun = begun or bool(item.infer_response.raw)
                 yield item.infer_response
             raise self._fault(await call.details() or "the stream ended", _name(await call.code()), begun)
@@ -353,8 +382,7 @@ class TritonEngine:
     def _fault(self, said: str, code: str, begun: bool) -> Fault:
         reading: Reading = read(said, code, begun)
         if reading.sick:
-            self._sick = reading.fault.why
-            self._cut_all(self._sick)  # Triton would let them wait for good
+            self._condemn(reading.fault.why)
         return reading.fault
 
     def _cut_all(self, why: str) -> None:
@@ -366,20 +394,6 @@ class TritonEngine:
     def _check_open(self) -> None:
         if self._closed:
             raise EngineRefused(f"the connection to Triton at {self._where} was closed")
-
-
-def _heard(dialect: Dialect, response: InferResponse, hearing: Hearing, vocab: int) -> Chunk:
-    """A response's chunk. Raises EngineLost for what no engine in its senses says."""
-    try:
-        chunk = dialect.read(response, hearing)
-    except Garbled as error:
-        raise EngineLost(f"Triton sent garbage: {error}") from error
-    if len(chunk.ids) > hearing.owed:
-        raise EngineLost(f"Triton gave {len(chunk.ids)} tokens where {hearing.owed} were owed")
-    if chunk.ids and (min(chunk.ids) < 0 or (vocab and max(chunk.ids) >= vocab)):
-        raise EngineLost(f"Triton gave a token id outside the vocabulary of {vocab}")
-    hearing.ids += len(chunk.ids)
-    return chunk
 
 
 def _name(code: "grpc.StatusCode | None") -> str:

@@ -281,6 +281,20 @@ class VllmText:
         return Chunk(ids, None if reason in ("", "None") else _finish(reason))
 
 
+def heard(dialect: Dialect, response: InferResponse, hearing: Hearing, vocab: int) -> Chunk:
+    """A response's chunk. Raises EngineLost for what no engine in its senses says."""
+    try:
+        chunk = dialect.read(response, hearing)
+    except Garbled as error:
+        raise EngineLost(f"Triton sent garbage: {error}") from error
+    if len(chunk.ids) > hearing.owed:
+        raise EngineLost(f"Triton gave {len(chunk.ids)} tokens where {hearing.owed} were owed")
+    if chunk.ids and (min(chunk.ids) < 0 or (vocab and max(chunk.ids) >= vocab)):
+        raise EngineLost(f"Triton gave a token id outside the vocabulary of {vocab}")
+    hearing.ids += len(chunk.ids)
+    return chunk
+
+
 def ask_load(model: str, asked: str = ASK_LOAD) -> InferRequest:
     """Ask Holdfast's own model about itself: it goes the way of every request, and costs no step."""
     request = _request(model, "")

@@ -14,6 +14,7 @@ from stages import Heard, listen_to
 from holdfast.domain.fault import BadRequest, EngineLost, EngineRefused
 from holdfast.domain.ports import Work
 from holdfast.domain.request import Finish, Generation, Sampling
+from holdfast.engine.embedded import dial
 from holdfast.engine.foreign import SHUT_MAX, ForeignCore, Limits
 from holdfast.sim.foreign import ScriptedForeign
 from holdfast.sim.scripted import ScriptedCore, scripted_answer
@@ -128,6 +129,19 @@ def test_a_frozen_engine_leaves_pings_unanswered_and_a_thaw_answers_them(folder:
         assert heard.ids == scripted_answer(ENDLESS.prompt_ids, ENDLESS.seed, 500, SCRIPT)
         await scene.line.probe()
         assert scene.line.oldest_ping_at is None
+
+    on_foreign(folder, story)
+
+
+def test_nobody_is_welcomed_while_the_engine_stands_still(folder: Path) -> None:
+    async def story(scene: ForeignScene) -> None:
+        scene.engine.shut = "no answer"
+        with pytest.raises(EngineLost, match="did not say Welcome"):
+            await dial(scene.address, CLOCK, 0.3)
+        scene.engine.shut = ""
+        other = await scene.another_line()
+        assert other.boot == scene.line.boot
+        await other.close()
 
     on_foreign(folder, story)
 

@@ -48,6 +48,7 @@ from holdfast.domain.event import (
     SharingLost,
     StreamResumed,
 )
+from holdfast.domain.fault import EngineLost
 from holdfast.domain.ports import Line
 from holdfast.domain.roster import Place, Roster
 from holdfast.domain.settings import BadSettings, Settings
@@ -137,9 +138,11 @@ def gateway_worker(settings: Settings, name: str) -> int:
             log.append(event)
 
     async def dialler(place: Place) -> Line:
-        line = await embedded.dial(
-            place.address, clock, timeout_s=2.0, who=name, black_box=partial(black_box, place.box, place.boot)
-        )
+        box = partial(black_box, place.box, place.boot)
+        try:
+            line = await embedded.dial(place.address, clock, timeout_s=2.0, who=name, black_box=box)
+        except ValueError as error:  # one place of a roster that makes no sense must not end those who serve the others
+            raise EngineLost(f"{place.replica} can't be dialled: {error}") from error
         if place.address.startswith("unix:"):  # on this machine, then
             with contextlib.suppress(OSError):
                 line.watch_over(Vitals(line.welcome.pid))

@@ -176,16 +176,10 @@ class ReplicaServer:
                 self._remote.vouch(partial(self._pong, connection, frame.nonce))
         elif isinstance(frame, Hello):
             self.tally.connections += 1
-            connection.send(
-                Welcome(
-                    VERSION,
-                    self._who.boot,
-                    self._who.pid,
-                    self._who.release,
-                    self.load(),
-                    self._options.context_tokens_max,
-                )
-            )
+            if self._remote is None:
+                self._welcome(connection)
+            else:  # nobody is welcomed in the name of an engine that stands still
+                self._remote.vouch(partial(self._welcome, connection))
 
     def asked(self, target: str) -> bytes:
         return self._exposition.answer(target)
@@ -202,6 +196,11 @@ class ReplicaServer:
         for ticket in connection.streams.values():
             self._drop(ticket)
         connection.streams.clear()
+
+    def _welcome(self, connection: Connection) -> None:
+        who = self._who
+        connection.send(Welcome(VERSION, who.boot, who.pid, who.release, self.load(), self._options.context_tokens_max))
+        connection.flush()
 
     def _pong(self, connection: Connection, nonce: int) -> None:
         """Answer a ping that had to wait."""

@@ -100,9 +100,9 @@ def _publish(seen: Seen, rules: Rules) -> Publish | None:
         group = seen.replicas(model)
         told = release if not model else lineup.first(group, None)
         mixes = rules.mixed and not model
-        places += [_place(one) for one in group if one.state in UP and lineup.speaks(one, told, mixes)]
+        places += [_place(one) for one in group if _stands(one) and lineup.speaks(one, told, mixes)]
     if not seen.stopping:
-        places += [_place(one, one.why) for one in replicas if _moves_out(one)]
+        places += [_place(one, one.why) for one in replicas if _moves_out(one) and one.fact.address]
     places = sorted((*places, *_adopted(seen)), key=lambda place: place.replica)
     if kinds:
         places = lineup.marked(places, seen)
@@ -123,6 +123,11 @@ def _words(epoch: int, places: list[Place]) -> str:
     out = ", ".join(place.replica for place in places if place.leaving)
     by, going = f", {warm} stands by" if warm else "", f", {out} is leaving" if out else ""
     return f"roster {epoch}: {who} may serve{by}{going}"
+
+
+def _stands(one: Standing) -> bool:
+    """Whether it may be dialled: one that ends its engine says itself that it is not ready, before it is gone."""
+    return one.state in UP and bool(one.fact.address)
 
 
 def _place(one: Standing, why: str = "") -> Place:

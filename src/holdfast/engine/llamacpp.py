@@ -26,6 +26,7 @@ from holdfast.domain.release import Exactness, Release
 from holdfast.domain.replica import Probe
 from holdfast.domain.request import Chunk, Finish, Generation, Sampling, TokenLogprob
 from holdfast.engine.answer import LOWEST, Answer
+from holdfast.engine.grammars import plain
 from holdfast.engine.http import HttpDoor, fault_of
 from holdfast.engine.llamacpp_learn import GRAMMAR, Learner, Pulse
 from holdfast.engine.serving import Serving
@@ -234,7 +235,7 @@ def body_of(generation: Generation, answer: list[int], left: int, context: int) 
     if sampling.logprobs >= 0:
         body["n_probs"] = max(sampling.logprobs, 1)
     if sampling.grammar:
-        body["grammar"] = GRAMMAR + sampling.grammar
+        body["grammar"] = GRAMMAR + plain(sampling.grammar)
     return body
 
 

@@ -32,6 +32,7 @@ from holdfast.domain.release import Exactness, Release
 from holdfast.domain.replica import Probe
 from holdfast.domain.request import Chunk, Finish, Generation, TokenLogprob
 from holdfast.engine.answer import LOWEST, Answer
+from holdfast.engine.grammars import plain
 from holdfast.engine.http import HttpDoor
 from holdfast.engine.serving import Serving
 from holdfast.engine.sglang_learn import Learner, Pulse
@@ -226,7 +227,7 @@ def body_of(answer: Answer, rid: str, keyed: bool) -> dict[str, Any]:
     if bias:
         params["logit_bias"] = {str(id): by for id, by in bias.items()}
     if sampling.grammar:
-        params["ebnf"] = sampling.grammar
+        params["ebnf"] = plain(sampling.grammar)
     body: dict[str, Any] = {
         "rid": rid,
         "input_ids": [*generation.prompt_ids, *answer.ids],

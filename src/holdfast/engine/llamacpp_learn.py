@@ -20,7 +20,7 @@ from holdfast.engine.serving import Serving
 GRAMMAR = "%llguidance {}\n"  # marks a Lark grammar, in builds with llguidance
 _STEPS = ("llamacpp:n_decode_total", "llamacpp:tokens_predicted_total", "llamacpp:prompt_tokens_total")
 _TRIED = 8  # tokens of a trial
-_TRIAL_S = 60.0  # a first forward pass may take long on a large model
+_TRIAL_S = 120.0  # a first forward pass may take long on a large model
 
 
 class Pulse:

@@ -147,8 +147,10 @@ class SglangEngine:
                                 f"{self._door.url} told of {new} tokens and sent {len(event.output_ids)} ids"
                             )
                         yield answer.take(event.output_ids[-new:], _logprobs(answer, meta, new))
-                    if ended and not answer.over and self._final(answer, meta.finish_reason):
-                        yield answer.end(self._final(answer, meta.finish_reason) or Finish.STOP)
+                    if ended and not answer.over:
+                        finish = self._final(answer, meta.finish_reason)
+                        if finish is not None:
+                            yield answer.end(finish)
                     if answer.over or ended:
                         return
             raise EngineLost(f"{self._door.url} ended a stream without saying that the answer was over")
@@ -256,7 +258,9 @@ def _logprobs(answer: Answer, meta: _Meta, new: int) -> list[TokenLogprob]:
     if answer.asked.sampling.logprobs < 0:
         return []
     rows = meta.output_token_logprobs[-new:]
-    tops: list[Any] = meta.output_top_logprobs[-new:] or [()] * len(rows)
+    tops: list[Any] = meta.output_top_logprobs[-new:]
+    if len(tops) != len(rows):
+        tops = [()] * len(rows)
     return [
         TokenLogprob(row[1], _finite(row[0]), tuple((one[1], _finite(one[0])) for one in top or ()))
         for row, top in zip(rows, tops, strict=True)

@@ -32,7 +32,7 @@ _COUNTED = (
     "sglang:cuda_graph_passes_total",
 )
 _TRIED = 8
-_TRIAL_S = 60.0
+_TRIAL_S = 120.0
 
 
 class Pulse:

@@ -16,7 +16,9 @@ the blow to the first sign of it among the site's own events. The last line is o
 import argparse
 import asyncio
 import sys
+import tempfile
 import time
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -225,8 +227,11 @@ async def measure(args: argparse.Namespace) -> list[Row]:
     if args.engine in foreign.ENGINES:
         more |= foreign.sections(args.program or foreign.program_of(args.engine), slots)
     clock = MonotonicClock()
-    arena = Arena(Plan(replicas=args.replicas, engine=args.engine, more=more, ready_s=600.0), clock)
-    async with arena:
+    async with AsyncExitStack() as stack:
+        if args.engine == "llamacpp":
+            more |= foreign.llamacpp_model(Path(stack.enter_context(tempfile.TemporaryDirectory())))
+        plan = Plan(replicas=args.replicas, engine=args.engine, more=more, ready_s=600.0)
+        arena = await stack.enter_async_context(Arena(plan, clock))
         bench = Bench(args, arena, clock)
         await bench.rest()
         rows = [await bench.fault(blow, part) for blow, part in blows]

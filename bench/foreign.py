@@ -1,6 +1,7 @@
 """Parts of bench/failover.py for foreign engines: whom it hurts there, and what the engine's own health says meanwhile."""
 
 import asyncio
+import shutil
 from pathlib import Path
 
 import httpx
@@ -10,8 +11,10 @@ from holdfast.domain.ports import Clock
 from holdfast.drill.arena import Arena, Sections
 from holdfast.drill.engine_parts import Part, argument, pid_of
 from holdfast.host import sessions
+from holdfast.pearl.gguf import write_gguf
 from holdfast.policy.havoc import Blow
 
+SHIPPED = Path(__file__).resolve().parent.parent / "src/holdfast/shipped/pearl"
 ENGINES = ("vllm", "triton", "llamacpp")
 LOOK_S = 0.1
 ASK_S = 1.0
@@ -49,6 +52,14 @@ def sections(program: Path, slots: int) -> Sections:
         "engine": {"program": str(program), "start_s": 300.0},
         "restart": {"free": 100_000, "deaths_max": 100_000, "start_s": 300.0},
     }
+
+
+def llamacpp_model(room: Path) -> Sections:
+    """llama.cpp opens GGUF only: the model that ships as one, beside its tokenizer, in this folder."""
+    folder = room / "pearl"
+    shutil.copytree(SHIPPED, folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    write_gguf(SHIPPED, folder / "pearl.gguf")
+    return {"model": {"path": str(folder), "name": "pearl"}}
 
 
 def program_of(engine: str) -> Path:

@@ -32,10 +32,13 @@ class LlamaCppProcess:
         self.send(signal.SIGSTOP)
         os.waitid(os.P_PID, self.popen.pid, os.WSTOPPED)
 
+    def kill(self) -> None:
+        """SIGKILL, and reap it."""
+        self.popen.kill()
+        self.popen.wait()
+
     def end(self) -> None:
         """Kill it if it still runs, and reap it."""
-        if self.popen.poll() is None:
-            self.popen.kill()
-        self.popen.wait()
+        self.kill()
         if self.popen.stdout is not None:
             self.popen.stdout.close()

@@ -40,7 +40,7 @@ class RealScene(PlainScene):
         if mishap is Mishap.SILENT:
             self.process.stop()
         else:
-            self.process.send(signal.SIGKILL)
+            self.process.kill()
 
     async def relent(self) -> None:
         self.process.send(signal.SIGCONT)
@@ -69,7 +69,7 @@ class RealStage(Stage):
             await story(RealScene(engine, process))
         finally:
             await engine.close()
-            process.send(signal.SIGCONT)
+            process.send(signal.SIGCONT)  # whatever became of the story
 
     def adapter(self, door: HttpDoor) -> ForeignEngine:
         return LlamaCppEngine(door, SERVING, SPELLING)

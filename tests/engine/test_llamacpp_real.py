@@ -12,6 +12,8 @@ from llamacpp_process import ABSENT, PYTHON, SHIPPED
 from llamacpp_stage import SPELLING, OpenAiRealStage, RealStage
 from msgspec import structs
 
+from holdfast.dialect.open import open_dialect
+from holdfast.domain.dialect import Form, Message
 from holdfast.domain.ports import Work
 from holdfast.domain.request import Finish, Generation, Sampling
 from holdfast.engine.llamacpp import LlamaCppEngine
@@ -198,3 +200,23 @@ def test_random_models_of_every_shape_that_is_written_say_the_same(tmp_path: Pat
         told(opened, story)
     finally:
         opened.end()
+
+
+def test_an_answer_held_to_json_is_json(stage: RealStage) -> None:
+    """As the gateway's own grammars are: the wheel's llguidance is older than ours."""
+    dialect = open_dialect(SHIPPED)
+    prompt = dialect.render((Message("user", "Give the sum of 25 and 50."),), (), False, True)
+    schema = {"type": "object", "properties": {"sum": {"type": "integer"}, "ok": {"type": "boolean"}}}
+    schema |= {"required": ["sum", "ok"], "additionalProperties": False}
+    grammar = dialect.grammar(prompt, Form(schema=schema))
+    sampling = Sampling(temperature=0.0, grammar=grammar)
+    asked = Generation(id="g", prompt_ids=prompt, sampling=sampling, max_tokens=60, stop_ids=dialect.stop_ids)
+
+    async def story(engine: LlamaCppEngine) -> None:
+        heard = await listen_to(engine, asked)
+        said = msgspec.json.decode(SPELLING.text_of(heard.ids).encode())
+        assert isinstance(said["sum"], int)
+        assert isinstance(said["ok"], bool)
+        assert heard.finish is Finish.STOP
+
+    told(stage, story)

@@ -61,7 +61,15 @@ def _triton(address: Address, clock: Clock) -> ForeignEngine:
         slots=serving.slots,
         context_tokens_max=serving.context_tokens_max,
     )
-    return TritonEngine(address.url, clock, settings, address.key)
+    spelt = address.folder is not None and (address.folder / "tokenizer.json").is_file()
+    return TritonEngine(address.url, clock, settings, address.key, _Tongue(_spelling(address)) if spelt else None)
+
+
+class _Tongue:
+    """A tokenizer as Triton's vLLM backend wants it, which takes text only."""
+
+    def __init__(self, spelling: Spelling) -> None:
+        self.text, self.ids = spelling.text_of, spelling.encode
 
 
 _MAKERS: dict[EngineKind, Callable[[Address, Clock], ForeignEngine]] = {

@@ -38,6 +38,7 @@ from holdfast.host.triton_stubs import end_stubs, stubs_of
 from holdfast.policy.engine_end import VITAL, crash_of
 from holdfast.policy.foreign_release import completed
 from holdfast.policy.launch import launch
+from holdfast.policy.launch_gpus import indices_of
 from holdfast.policy.start_log import read_line
 from holdfast.store.access import AccessFile
 from holdfast.store.engine_record import EngineRecordFile
@@ -161,8 +162,16 @@ def _address(order: Order, kind: EngineKind, url: str, key: str) -> Address:
         vocab_size=vocab_size_in(folder),
         context_tokens_max=settings.replica.context_tokens_max,
         slots=settings.replica.slots,
+        exactness=Exactness.GREEDY if _steady(settings) else Exactness.FAIR,
     )
     return Address(kind=kind, url=url, serving=serving, key=key, folder=folder)
+
+
+def _steady(settings: Settings) -> bool:
+    """Whether the likeliest token is the same for every batch: as measured, in fp32 on processors (bench/greedy.py). In 16 bits a
+    part of the answers parts at a tie, and what an engine outside computes in is not known."""
+    replica = settings.replica
+    return replica.dtype == "fp32" and not replica.url and not indices_of(replica.devices)
 
 
 async def _ask(engine: ForeignEngine, learnt: list[Abilities]) -> bool:

@@ -22,10 +22,11 @@ from msgspec import Struct
 
 from holdfast.domain.engine import Abilities, Ability, EngineKind
 from holdfast.domain.fault import BadRequest, EngineLost
-from holdfast.domain.release import Exactness, Release
+from holdfast.domain.release import Release
 from holdfast.domain.replica import Probe
 from holdfast.domain.request import Chunk, Finish, Generation, Sampling, TokenLogprob
 from holdfast.engine.answer import LOWEST, Answer
+from holdfast.engine.grammars import plain
 from holdfast.engine.http import HttpDoor, fault_of
 from holdfast.engine.llamacpp_learn import GRAMMAR, Learner, Pulse
 from holdfast.engine.serving import Serving
@@ -113,7 +114,7 @@ class LlamaCppEngine:
             return None
         serving = self._serving
         return Release(
-            model=serving.model, engine=EngineKind.LLAMACPP, digest=serving.digest, exactness=Exactness.GREEDY
+            model=serving.model, engine=EngineKind.LLAMACPP, digest=serving.digest, exactness=serving.exactness
         )
 
     async def learn(self) -> Abilities:
@@ -234,7 +235,7 @@ def body_of(generation: Generation, answer: list[int], left: int, context: int) 
     if sampling.logprobs >= 0:
         body["n_probs"] = max(sampling.logprobs, 1)
     if sampling.grammar:
-        body["grammar"] = GRAMMAR + sampling.grammar
+        body["grammar"] = GRAMMAR + plain(sampling.grammar)
     return body
 
 

@@ -13,13 +13,14 @@ from holdfast.domain.engine import Abilities, Ability, EngineKind, Finding
 from holdfast.domain.fault import BadRequest, EngineLost, EngineRefused
 from holdfast.domain.replica import Load, Probe
 from holdfast.engine.exposition import parse
+from holdfast.engine.grammars import AS_JSON, BY_IDS, TOKENS, verdict
 from holdfast.engine.http import HttpDoor, fault_of
 from holdfast.engine.serving import Serving
 
 GRAMMAR = "%llguidance {}\n"  # marks a Lark grammar, in builds with llguidance
 _STEPS = ("llamacpp:n_decode_total", "llamacpp:tokens_predicted_total", "llamacpp:prompt_tokens_total")
 _TRIED = 8  # tokens of a trial
-_TRIAL_S = 60.0  # a first forward pass may take long on a large model
+_TRIAL_S = 120.0  # a first forward pass may take long on a large model
 
 
 class Pulse:
@@ -174,13 +175,13 @@ class Learner:
         return Finding(Ability.SEED, True, "one seed gave one answer twice, another another")
 
     async def _grammar(self) -> Finding:
-        ids = [6, 5, 4]
-        told = await self._try(temperature=0.0, grammar=GRAMMAR + "start: " + " ".join(f"<[{id}]>" for id in ids))
-        if isinstance(told, str):
-            return Finding(Ability.GRAMMAR, False, f"a Lark grammar was refused: {told}")
-        held = (told.get("tokens") or [])[: len(ids)] == ids
-        why = f"a Lark grammar of {len(ids)} ids was {'kept to' if held else 'taken and ignored'}"
-        return Finding(Ability.GRAMMAR, held, why)
+        told: list[dict[str, Any]] = []
+        for grammar in (BY_IDS, AS_JSON):
+            one = await self._try(temperature=0.0, grammar=GRAMMAR + grammar, n_predict=TOKENS)
+            if isinstance(one, str):
+                return Finding(Ability.GRAMMAR, False, f"a Lark grammar was refused: {one}")
+            told.append(one)
+        return Finding(Ability.GRAMMAR, *verdict(told[0].get("tokens") or [], str(told[1].get("content"))))
 
     async def _logprobs(self) -> Finding:
         told = await self._try(temperature=0.0, n_probs=1)

@@ -14,7 +14,7 @@ from holdfast.engine.spelling import Spelling
 FIELDS = {"top_k": 20, "min_p": 0.01, "ignore_eos": True, "skip_special_tokens": False}  # no part of OpenAI's API
 TEXT = "one two three"
 _TRIED = 8
-_TRIAL_S = 60.0
+_TRIAL_S = 120.0
 _REFUSED = (400, 422)
 
 

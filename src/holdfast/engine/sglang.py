@@ -28,10 +28,11 @@ from msgspec import Struct
 
 from holdfast.domain.engine import Abilities, Ability, EngineKind
 from holdfast.domain.fault import BadRequest, EngineLost, EngineRefused, Fault
-from holdfast.domain.release import Exactness, Release
+from holdfast.domain.release import Release
 from holdfast.domain.replica import Probe
 from holdfast.domain.request import Chunk, Finish, Generation, TokenLogprob
 from holdfast.engine.answer import LOWEST, Answer
+from holdfast.engine.grammars import plain
 from holdfast.engine.http import HttpDoor
 from holdfast.engine.serving import Serving
 from holdfast.engine.sglang_learn import Learner, Pulse
@@ -99,7 +100,9 @@ class SglangEngine:
         if self._abilities is None:
             return None
         serving = self._serving
-        return Release(model=serving.model, engine=EngineKind.SGLANG, digest=serving.digest, exactness=Exactness.GREEDY)
+        return Release(
+            model=serving.model, engine=EngineKind.SGLANG, digest=serving.digest, exactness=serving.exactness
+        )
 
     async def learn(self) -> Abilities:
         """See the port. Asks for some tokens of a few ids each."""
@@ -146,8 +149,10 @@ class SglangEngine:
                                 f"{self._door.url} told of {new} tokens and sent {len(event.output_ids)} ids"
                             )
                         yield answer.take(event.output_ids[-new:], _logprobs(answer, meta, new))
-                    if ended and not answer.over and self._final(answer, meta.finish_reason):
-                        yield answer.end(self._final(answer, meta.finish_reason) or Finish.STOP)
+                    if ended and not answer.over:
+                        finish = self._final(answer, meta.finish_reason)
+                        if finish is not None:
+                            yield answer.end(finish)
                     if answer.over or ended:
                         return
             raise EngineLost(f"{self._door.url} ended a stream without saying that the answer was over")
@@ -226,7 +231,7 @@ def body_of(answer: Answer, rid: str, keyed: bool) -> dict[str, Any]:
     if bias:
         params["logit_bias"] = {str(id): by for id, by in bias.items()}
     if sampling.grammar:
-        params["ebnf"] = sampling.grammar
+        params["ebnf"] = plain(sampling.grammar)
     body: dict[str, Any] = {
         "rid": rid,
         "input_ids": [*generation.prompt_ids, *answer.ids],
@@ -255,7 +260,9 @@ def _logprobs(answer: Answer, meta: _Meta, new: int) -> list[TokenLogprob]:
     if answer.asked.sampling.logprobs < 0:
         return []
     rows = meta.output_token_logprobs[-new:]
-    tops: list[Any] = meta.output_top_logprobs[-new:] or [()] * len(rows)
+    tops: list[Any] = meta.output_top_logprobs[-new:]
+    if len(tops) != len(rows):
+        tops = [()] * len(rows)
     return [
         TokenLogprob(row[1], _finite(row[0]), tuple((one[1], _finite(one[0])) for one in top or ()))
         for row, top in zip(rows, tops, strict=True)

@@ -14,6 +14,7 @@ from holdfast.sim.foreign_model import ForeignModel, ForeignScript, Made, Order,
 from holdfast.sim.http_engine import Asked, Handler, HttpEngine, Reply
 from holdfast.sim.scripted import Mishap
 
+JSON_SAID = '{"a": 1, "b": 2}'  # the only JSON that it can say
 _GRAMMAR = "%llguidance {}\n"
 _GRAMMAR_IDS = re.compile(r"<\[(\d+)\]>")
 _KINDS = {
@@ -225,7 +226,7 @@ class LlamaCppServer:
         eos = last is not None and last.stopped
         told = {
             "index": 0,
-            "content": "".join(f" {id}" for id in ids),
+            "content": JSON_SAID if "%json" in (body.get("grammar") or "") else "".join(f" {id}" for id in ids),
             "tokens": ids if body.get("return_tokens") else [],
             "id_slot": 0,
             "stop": True,

@@ -15,6 +15,7 @@ from holdfast.sim.foreign_model import ForeignModel, ForeignScript, Made, Order,
 from holdfast.sim.http_engine import Asked, Handler, HttpEngine, Reply
 from holdfast.sim.scripted import Mishap
 
+JSON_SAID = '{"a": 1, "b": 2}'  # the only JSON that it can say
 HANG_UP_S = 2.0  # tokenizer_manager.create_abort_task
 INPUT_MARGIN = 6  # tp_worker: prompts of context - 6 tokens and more are refused
 _GRAMMAR_IDS = re.compile(r"<\[(\d+)\]>")
@@ -254,6 +255,8 @@ class SglangServer:
                 ids.append(made.id)
                 reason = _reason(made, len(ids))
         told = _event(ids, reason, len(order.ids), len(ids), 0)
+        if "%json" in ((body.get("sampling_params") or {}).get("ebnf") or ""):
+            told["text"] = JSON_SAID
         if body.get("return_logprob"):
             told["meta_info"] |= _logprobs(ids, body.get("top_logprobs_num") or 0)
         reply.json(200, told)

@@ -109,6 +109,14 @@ def test_the_roster_lets_go_of_the_dead_before_anything_is_started():
     assert step.roster == Roster(epoch=5, replicas=2, release=RELEASE, places=places)
 
 
+def test_one_that_ends_its_engine_leaves_the_roster_before_it_is_gone():
+    ending = structs.replace(serving(), fact=Fact(alive=True, pid=7, stage="ends its engine"))
+    other = serving("replica-1")
+    step = next_step(seen(ending, other, roster=roster_of(serving(), other)), RULES, NOW)
+    assert isinstance(step, Publish)
+    assert [place.replica for place in step.roster.places] == ["replica-1"], "nobody can be dialled without an address"
+
+
 def test_what_is_down_and_wanted_is_started():
     down = Standing(name="replica-0", role=Role.REPLICA)
     step = next_step(seen(down), RULES, NOW)

@@ -143,6 +143,20 @@ def test_all_that_it_has_started_leaves_with_it(tmp_path):
     asyncio.run(story())
 
 
+def test_while_it_starts_all_of_it_gives_way_to_those_that_serve(tmp_path):
+    async def story():
+        async with kept(tmp_path, FAMILY) as one:
+            members = await one.family()
+            way = [os.getpriority(os.PRIO_PROCESS, pid) for pid in members]
+            if way[0] == os.getpriority(os.PRIO_PROCESS, 0):
+                pytest.skip("who may not raise a priority again must not lower it: no CAP_SYS_NICE here")
+            assert set(way) == {10}
+            one.process.compete()
+            assert {os.getpriority(os.PRIO_PROCESS, pid) for pid in members} == {0}
+
+    asyncio.run(story())
+
+
 def test_when_its_first_process_is_killed_the_others_do_not_stay(tmp_path):
     async def story():
         async with kept(tmp_path, FAMILY) as one:

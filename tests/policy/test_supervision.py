@@ -110,7 +110,7 @@ def test_the_roster_lets_go_of_the_dead_before_anything_is_started():
 
 
 def test_one_that_ends_its_engine_leaves_the_roster_before_it_is_gone():
-    ending = structs.replace(serving(), fact=Fact(alive=True, pid=7, stage="ends its engine"))
+    ending = structs.replace(serving(), fact=Fact(alive=True, pid=7, heard_at=NOW, stage="ends its engine"))
     other = serving("replica-1")
     step = next_step(seen(ending, other, roster=roster_of(serving(), other)), RULES, NOW)
     assert isinstance(step, Publish)

@@ -94,6 +94,7 @@ async def opened(order: Order, clock: Clock, tell: Tell) -> AsyncIterator[Opened
             await _dialled(partial(_ask, engine, learnt), clock, tell, url)
         else:
             await _waited(process, partial(_ask, engine, learnt), tell, clock)
+            process.compete()
             process.stand_or_fall_with(VITAL.get(dealt.kind, ()))
         (abilities,) = learnt
         core = _core(order, engine, abilities, process, clock)

@@ -150,6 +150,8 @@ class EngineProcess:
         finally:
             os.close(theirs)
         self._hold(self._popen, ours)
+        born = sessions.seen(self.pid)
+        sessions.give_way([born] if born is not None else [], True)
 
     def serves(self) -> None:
         """From now on it is asked by others, and its log is kept with discretion."""
@@ -165,6 +167,10 @@ class EngineProcess:
                 self._records.write(self._record)
             except OSError as error:
                 _LOG.warning("who belongs to the engine can't be written down: %s", error)
+
+    def compete(self) -> None:
+        """It is ready: from now on it computes as everybody else does. Until then it gives way to those that serve."""
+        sessions.give_way(sessions.members(self.pid, self._record.token), False)
 
     def stand_or_fall_with(self, titles: tuple[str, ...]) -> None:
         """Take the death of any of its processes whose title begins so for its own: the first one may need seconds to notice.

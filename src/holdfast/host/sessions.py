@@ -23,6 +23,8 @@ TOKEN = "HOLDFAST_ENGINE_TOKEN"
 _PROC = Path("/proc")
 _ROUNDS = 500  # processes may be born while others are killed; rounds of killing, each a PAUSE_S after the other
 PAUSE_S = 0.02
+_WAY = 10  # niceness: a tenth of the processor beside one that does not give way
+_SYS_NICE = 23  # CAP_SYS_NICE's bit
 
 
 class Seen(NamedTuple):
@@ -93,6 +95,28 @@ def members(session: int, token: str) -> list[Seen]:
         if not more:
             return [living[pid] for pid in sorted(found)]
         found |= more
+
+
+def give_way(ones: Iterable[Seen], yes: bool) -> None:
+    """Let all threads of these compute only when nobody else wants to, or as everybody does again; what they start follows.
+
+    Only where the second can be had after the first, which takes CAP_SYS_NICE (capabilities(7)); else neither is done.
+    """
+    if not _may_return():
+        return
+    for one in ones:
+        with contextlib.suppress(OSError):  # gone meanwhile
+            for thread in (_PROC / str(one.pid) / "task").iterdir():
+                os.setpriority(os.PRIO_PROCESS, int(thread.name), _WAY if yes else 0)
+
+
+def _may_return() -> bool:
+    try:
+        status = (_PROC / "self/status").read_text()
+    except OSError:
+        return False
+    held = next((line.partition(":")[2] for line in status.splitlines() if line.startswith("CapEff:")), "0")
+    return bool(int(held, 16) >> _SYS_NICE & 1)
 
 
 def kill(ones: Iterable[Seen]) -> None:

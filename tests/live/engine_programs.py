@@ -21,10 +21,7 @@ PATIENCE_S = 60
 KEEPER = Path(__file__).with_name("engine_keeper.py")
 
 WAIT = "\nwhile True: signal.pause()\n"
-# not print: a signal's handler may say something in the middle of what is being said
-HEAD = (
-    "import os, signal, subprocess, sys\ndef say(*words): os.write(1, (' '.join(map(str, words)) + '\\n').encode())\n"
-)
+HEAD = "import os, signal, subprocess, sys\ndef say(*words): print(*words, flush=True)\n"
 POLITE = HEAD + "say('up')" + WAIT
 STUBBORN = HEAD + "signal.signal(signal.SIGTERM, signal.SIG_IGN); say('up')" + WAIT
 # A worker below a core below the first process, as vLLM has them: all of one session, none of them obeys SIGTERM, and the worker

@@ -1,4 +1,4 @@
-"""holdfast validate: asks a model the questions that it ships with, through the engine that will serve it."""
+"""holdfast validate: asks a model the questions that it ships with, through the embedded engine."""
 
 import argparse
 import hashlib

@@ -83,7 +83,7 @@ def dialect_of(metadata: ModelMetadata, tongue: Tongue | None, eos_ids: frozense
         return TensorRt(eos_ids)
     if {"text_input", "sampling_parameters"} <= inputs:
         if tongue is None:
-            raise EngineLost(f"{metadata.name} knows only text, and no tokenizer was given: [replica] model is missing")
+            raise EngineLost(f"{metadata.name} knows only text: put its tokenizer.json into the folder at [model] path")
         return VllmText(tongue)
     names = ", ".join(sorted(inputs))
     raise EngineLost(f"{metadata.name} takes {names}: neither Holdfast's model, nor TensorRT-LLM's, nor vLLM's")

@@ -20,7 +20,7 @@ class EngineSettings(Struct, frozen=True, forbid_unknown_fields=True):
     program: Annotated[
         str,
         Meta(
-            description="The Python of the engine's own environment (vLLM, SGLang, Triton), or its binary (llama.cpp): "
+            description="The Python of the engine's own environment, or its binary (`llama-server`, `tritonserver`): "
             "a whole path. An engine that Holdfast runs needs it."
         ),
     ] = ""

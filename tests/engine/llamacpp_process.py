@@ -1,4 +1,4 @@
-"""A real llama.cpp server for tests: the one inside the xllamacpp wheel, in an environment of its own (make .venv-llamacpp)."""
+"""A real llama.cpp server for tests: the one inside the xllamacpp wheel, in an environment of its own (make engines)."""
 
 import os
 import signal
@@ -9,7 +9,7 @@ import holdfast.engine.llamacpp_serve as script
 
 ROOT = Path(__file__).parents[2]
 PYTHON = Path(os.environ.get("HOLDFAST_LLAMACPP_PYTHON") or ROOT / ".venv-llamacpp/bin/python")
-ABSENT = f"{PYTHON} is not there: llama.cpp is not installed beside Holdfast (make .venv-llamacpp)"
+ABSENT = f"{PYTHON} is not there: llama.cpp is not installed beside Holdfast (make engines)"
 SHIPPED = ROOT / "src/holdfast/shipped/pearl"
 
 

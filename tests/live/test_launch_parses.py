@@ -60,7 +60,7 @@ def python_of(kind: EngineKind) -> str:
     """The Python of an engine's environment; skips the test where there is none."""
     named = os.environ.get(f"HOLDFAST_{kind.upper()}_PYTHON", str(ROOT / f".venv-{kind}/bin/python"))
     if not Path(named).is_file():
-        pytest.skip(f"no {kind} here: set HOLDFAST_{kind.upper()}_PYTHON, or make .venv-{kind}")
+        pytest.skip(f"no {kind} here: set HOLDFAST_{kind.upper()}_PYTHON, or run make engines")
     return named
 
 

@@ -1,7 +1,7 @@
 """The core of a replica whose engine is another program, where that goes wrong: who hears of it, and what a ping is worth."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,8 @@ from stages import Heard, listen_to
 
 from holdfast.domain.fault import BadRequest, EngineLost, EngineRefused
 from holdfast.domain.ports import Work
-from holdfast.domain.request import Finish, Generation, Sampling
+from holdfast.domain.replica import Probe
+from holdfast.domain.request import Chunk, Finish, Generation, Sampling
 from holdfast.engine.embedded import dial
 from holdfast.engine.foreign import SHUT_MAX, ForeignCore, Limits
 from holdfast.sim.foreign import ScriptedForeign
@@ -198,6 +199,49 @@ def test_an_unfit_engine_is_repaired_and_its_answers_move() -> None:
         await core.close()
 
     asyncio.run(story())
+
+
+class Broken(ScriptedForeign):
+    """An adapter with a mistake in it."""
+
+    async def generate(self, generation: Generation) -> AsyncGenerator[Chunk, None]:
+        yield Chunk([1 // 0])
+
+    async def probe(self) -> Probe:
+        raise KeyError("a counter")
+
+
+def test_a_mistake_in_an_adapter_ends_the_replica_and_leaves_nobody_waiting() -> None:
+    async def story() -> None:
+        for where, error in (("attempt", ZeroDivisionError), ("watch", KeyError)):
+            engine = Broken(ScriptedCore(SCRIPT), CLOCK)
+            limits = Limits(slots=4, queue_max=2, context_tokens_max=512)
+            core = ForeignCore(engine, engine.core.release(), CLOCK, limits, ended=EngineEnded)
+            stirred = asyncio.Event()
+            core.on_stir = stirred.set
+            if where == "attempt":
+                core.submit(1, WORK)
+            else:
+                core.vouch(lambda: None)
+                asyncio.create_task(core.watch()).add_done_callback(core.wrecked)
+            await stirred.wait()
+            with pytest.raises(error):
+                core.step()
+
+    asyncio.run(story())
+
+
+def test_an_external_engine_that_answers_no_question_and_brings_tokens_is_not_given_up(folder: Path) -> None:
+    async def story(scene: ForeignScene) -> None:
+        for _ in range(2 * SHUT_MAX):
+            scene.engine.shut = "too busy to be asked"
+            await scene.core._probe()
+            scene.engine.shut = ""
+            scene.core._tasks.setdefault(99, asyncio.ensure_future(asyncio.sleep(0)))
+            scene.core._take(99, Chunk([7]))
+        assert not scene.line.gone
+
+    on_foreign(folder, story, external=True)
 
 
 def test_an_attempt_that_waits_can_be_aborted(folder: Path) -> None:

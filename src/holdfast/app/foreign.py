@@ -104,6 +104,7 @@ async def opened(order: Order, clock: Clock, tell: Tell) -> AsyncIterator[Opened
             if process.exit is not None:
                 core.end(f"the engine {process.exit.words()}")
         watching = asyncio.create_task(core.watch(), name="watch of the engine")
+        watching.add_done_callback(core.wrecked)
         after.callback(watching.cancel)
         yield Opened(core=core, words=abilities.words())
 

@@ -156,6 +156,14 @@ class ForeignCore:
             self._end = self._ended(why)
             self.on_stir()
 
+    def wrecked(self, task: asyncio.Task[None]) -> None:
+        """A task of ours is done: what it did not survive ends the replica, as an exception out of any core does. Else an
+        attempt would hold its slot for good, or all pings stay unanswered."""
+        error = None if task.cancelled() else task.exception()
+        if error is not None and self._end is None:
+            self._end = error
+            self.on_stir()
+
     async def watch(self) -> None:
         """Ask the engine for signs of life where its streams give none. Runs as long as the replica."""
         told_at = self._clock.now()
@@ -226,7 +234,8 @@ class ForeignCore:
     def _fill_slots(self) -> None:
         while self._waiting and len(self._tasks) < self._limits.slots:
             ticket, generation = self._waiting.popleft()
-            self._tasks[ticket] = asyncio.create_task(self._read(ticket, generation), name=f"attempt {ticket}")
+            self._tasks[ticket] = task = asyncio.create_task(self._read(ticket, generation), name=f"attempt {ticket}")
+            task.add_done_callback(self.wrecked)
         if self._tasks:
             self._asked.set()
 
@@ -249,7 +258,7 @@ class ForeignCore:
             self._over(ticket)
         produced = Produced(ticket, chunk.ids, chunk.finish, chunk.logprobs, chunk.cached_tokens)
         self._give(ticket, produced)
-        self._their_step = None
+        self._their_step, self._shut = None, 0  # what brings tokens is not shut, however late it answers questions
         self._move(self._clock.now())
 
     async def _lost(self, ticket: int, fault: Fault) -> None:

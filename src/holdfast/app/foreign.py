@@ -25,7 +25,7 @@ from holdfast.domain.ports import Clock, ForeignEngine
 from holdfast.domain.release import Exactness, Release
 from holdfast.domain.replica import StartFault
 from holdfast.domain.settings import Settings
-from holdfast.domain.settings_engine import deal
+from holdfast.domain.settings_engine import Dealt, deal
 from holdfast.engine.foreign import ForeignCore, Limits
 from holdfast.engine.serving import Serving
 from holdfast.engine.triton import TritonEngine
@@ -87,7 +87,7 @@ async def opened(order: Order, clock: Clock, tell: Tell) -> AsyncIterator[Opened
             process = await _started(order, clock, tell)
             after.push_async_callback(_ended, process, tell)
             url, key = process.launch.url, process.launch.key
-        engine = adapter(_address(order, dealt.kind, url, key), clock)
+        engine = adapter(_address(order, dealt, url, key), clock)
         after.push_async_callback(engine.close)
         learnt: list[Abilities] = []
         if process is None:
@@ -153,10 +153,9 @@ def _launch(order: Order) -> Launch | StartFailure:
     return plan if isinstance(plan, StartFailure) else launch(plan)
 
 
-def _address(order: Order, kind: EngineKind, url: str, key: str) -> Address:
+def _address(order: Order, dealt: Dealt, url: str, key: str) -> Address:
     settings = order.settings
-    folder = Path(settings.model.path)
-    outside = bool(settings.engine.model_name)
+    folder, outside = Path(settings.model.path), bool(dealt.url)
     serving = Serving(
         model=settings.model.name,
         digest="",
@@ -164,16 +163,17 @@ def _address(order: Order, kind: EngineKind, url: str, key: str) -> Address:
         vocab_size=vocab_size_in(folder),
         context_tokens_max=settings.replica.context_tokens_max,
         slots=settings.replica.slots,
-        exactness=Exactness.GREEDY if _steady(settings) else Exactness.FAIR,
+        exactness=Exactness.GREEDY if _steady(settings, outside) else Exactness.FAIR,
     )
-    return Address(kind=kind, url=url, serving=serving, key=key, folder=folder)
+    return Address(kind=dealt.kind, url=url, serving=serving, key=key, folder=folder)
 
 
-def _steady(settings: Settings) -> bool:
+def _steady(settings: Settings, outside: bool) -> bool:
     """Whether the likeliest token is the same for every batch: as measured, in fp32 on processors (bench/greedy.py). In 16 bits a
-    part of the answers parts at a tie, and what an engine outside computes in is not known."""
-    replica = settings.replica
-    return replica.dtype == "fp32" and not replica.url and not indices_of(replica.devices)
+    part of the answers parts at a tie; what an engine outside computes in is not known, nor what words of the site's change."""
+    replica, engine = settings.replica, settings.engine
+    plain = replica.dtype == "fp32" and not indices_of(replica.devices)
+    return plain and not (outside or engine.args or engine.env)
 
 
 async def _ask(engine: ForeignEngine, learnt: list[Abilities]) -> bool:
@@ -220,7 +220,7 @@ def _core(
     if isinstance(engine, TritonEngine) and process is not None:
         engine.alive = partial(_runs, process, engine.model)
         repair = partial(_mended, engine, process)
-    release = release_of(engine, abilities, settings)
+    release = release_of(engine, abilities, settings, outside=process is None)
     ended = partial(_end, abilities.kind, process)
     return ForeignCore(engine, release, clock, limits, ended=ended, repair=repair)
 
@@ -238,8 +238,9 @@ async def _mended(engine: TritonEngine, process: EngineProcess) -> str:
     return told
 
 
-def release_of(engine: ForeignEngine, abilities: Abilities, settings: Settings) -> Release:
-    """What a replica of this engine answers as. The digest holds all that changes tokens and that we know of.
+def release_of(engine: ForeignEngine, abilities: Abilities, settings: Settings, *, outside: bool) -> Release:
+    """What a replica of this engine answers as. The digest holds all that changes tokens and that we know of. `outside`: it was
+    running already, by somebody else's words.
 
     Raises:
         EngineLost: it was not asked yet.
@@ -248,17 +249,19 @@ def release_of(engine: ForeignEngine, abilities: Abilities, settings: Settings) 
     if told is None:
         raise EngineLost("the engine was not asked yet what it serves")
     replica = settings.replica
-    # of an engine outside nobody here has seen the weights: the site vouches for them, or they are not known
-    vouched = settings.engine.greedy_across or not replica.url
+    # of an engine outside nobody here has seen the weights: a site that mixes vouches for them, or they are not known
+    vouched = bool(settings.engine.mix) or not outside
     weights = weights_of(Path(settings.model.path)) if vouched else ""
     parts = (
         *(told.engine, told.digest, abilities.version, abilities.served_as, weights, replica.dtype),
-        *(settings.engine.args, settings.engine.env, replica.devices),
+        *(settings.engine.args, settings.engine.env, replica.devices, outside),
     )
     whole = completed(told, abilities, weights, settings.engine.greedy_across)
     keyed = told.exactness is Exactness.EXACT  # the embedded engine, inside a server of somebody else
+    greedy = whole.exactness is Exactness.GREEDY
     return structs.replace(
         whole,
+        exactness=Exactness.FAIR if greedy and not _steady(settings, outside) else whole.exactness,
         model=settings.model.name,
         digest=told.digest if keyed else hashlib.sha256(repr(parts).encode()).hexdigest(),
         penalties_whole=whole.penalties_whole or keyed,

@@ -20,7 +20,7 @@ from msgspec import Struct, structs
 from holdfast.app.adapters import Address, adapter
 from holdfast.app.launching import Place, planned, vocab_size_in
 from holdfast.domain.engine import Abilities, Ability, EngineKind, Launch, Progress, StartFailure
-from holdfast.domain.fault import EngineLost, EngineRefused
+from holdfast.domain.fault import BadRequest, EngineLost, EngineRefused
 from holdfast.domain.ports import Clock, ForeignEngine
 from holdfast.domain.release import Exactness, Release
 from holdfast.domain.replica import StartFault
@@ -44,7 +44,7 @@ from holdfast.store.access import AccessFile
 from holdfast.store.engine_record import EngineRecordFile
 from holdfast.store.model_folder import weights_of
 
-KNOCK_S = 0.5
+KNOCK_S, RETELL_S = 0.5, 10
 
 Tell = Callable[[str], None]
 
@@ -185,18 +185,21 @@ async def _ask(engine: ForeignEngine, learnt: list[Abilities]) -> bool:
 
 
 async def _dialled(ask: Callable[[], Awaitable[bool]], clock: Clock, tell: Tell, url: str) -> None:
-    """Wait for an external engine as long as it takes: nobody but its owner can start it. That the stage changes with each
-    minute says that we live."""
-    began = clock.now()
+    """Wait for an external engine as long as it takes: nobody but its owner can start it. That the stage changes every few
+    seconds says that we live: the supervisor has `[restart] start_s` of patience with each."""
+    began, told = clock.now(), ""
     while True:
         try:
             if await ask():
                 return
             why = "it is not ready"
-        except (EngineLost, EngineRefused) as fault:
+        except (EngineLost, EngineRefused, BadRequest) as fault:
             why = fault.why
-        minutes = int((clock.now() - began) // 60)
-        tell(f"waits for {url}{f', for {minutes} min' if minutes else ''}: {why}")
+        waited_s = int((clock.now() - began) // RETELL_S * RETELL_S)
+        stage = f"waits for {url}{f', for {waited_s} s' if waited_s else ''}: {why}"
+        if stage != told:
+            tell(stage)
+            told = stage
         await clock.sleep(KNOCK_S)
 
 

@@ -17,6 +17,7 @@ from holdfast.domain.replica import Probe
 from holdfast.domain.request import Chunk, Finish, Generation, Sampling
 from holdfast.engine.embedded import dial
 from holdfast.engine.foreign import SHUT_MAX, ForeignCore, Limits
+from holdfast.engine.http import fault_of
 from holdfast.sim.foreign import ScriptedForeign
 from holdfast.sim.scripted import ScriptedCore, scripted_answer
 
@@ -209,6 +210,31 @@ class Broken(ScriptedForeign):
 
     async def probe(self) -> Probe:
         raise KeyError("a counter")
+
+
+class Talkative(ScriptedForeign):
+    """Its errors quote what it works on."""
+
+    async def generate(self, generation: Generation) -> AsyncGenerator[Chunk, None]:
+        yield Chunk([1])
+        raise fault_of("http://e", 500, b'{"error":{"message":"can not read: my secret"}}')
+
+
+def test_what_an_engine_says_of_its_failure_goes_no_further() -> None:
+    """Nothing of a request is logged, and the sentence of a lost attempt is an event's."""
+
+    async def story() -> None:
+        engine = Talkative(ScriptedCore(SCRIPT), CLOCK)
+        limits = Limits(slots=4, queue_max=2, context_tokens_max=512)
+        core = ForeignCore(engine, engine.core.release(), CLOCK, limits, ended=EngineEnded)
+        core.submit(1, WORK)
+        faults = []
+        while not faults:
+            await CLOCK.sleep(0.01)
+            faults = [one.fault for one in core.step() if one.fault]
+        assert faults == ["http://e answered 500: ..."]
+
+    asyncio.run(story())
 
 
 def test_a_mistake_in_an_adapter_ends_the_replica_and_leaves_nobody_waiting() -> None:

@@ -265,7 +265,7 @@ class ForeignCore:
         """Tell that an attempt has failed, unless it turns out that the whole engine has."""
         if isinstance(fault, EngineLost):
             if fault.died:
-                self.end(fault.why)
+                self.end(fault.discreet)
                 return
             await self._clock.sleep(DEATH_GRACE_S)
         if self._end is None and ticket in self._tasks:
@@ -276,7 +276,8 @@ class ForeignCore:
         self._over(ticket)
         if task is not None and task is not asyncio.current_task():
             task.cancel()
-        produced = Produced(ticket, [], fault=fault.why)
+        # what is said of a request that is wrong goes to who asked; the rest becomes an event too
+        produced = Produced(ticket, [], fault=fault.why if isinstance(fault, BadRequest) else fault.discreet)
         if isinstance(fault, EngineRefused):
             produced.refused = True
         elif isinstance(fault, BadRequest):

@@ -141,7 +141,7 @@ class OpenAiEngine:
             raise EngineLost(f"{self._door.url} sent what is no completion: {error}") from error
         if event.error is not None:
             said = event.error.get("message") if isinstance(event.error, dict) else event.error
-            raise EngineLost(f"{self._door.url} failed in the middle of an answer: {said}")
+            raise EngineLost(f"{self._door.url} failed in the middle of an answer: {said}").saying(str(said))
         if not event.choices:  # usage, behind the finish
             return "", None
         choice = event.choices[0]

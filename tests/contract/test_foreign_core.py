@@ -160,6 +160,22 @@ def test_without_counters_an_answered_probe_is_a_sign_of_life(folder: Path) -> N
     on_foreign(folder, story, counts=False)
 
 
+def test_a_long_prompt_that_is_read_is_no_standstill(folder: Path) -> None:
+    slow = structs.replace(SCRIPT, token_s=0.05)
+    asked = structs.replace(ASKED, prompt_ids=[20] * 320, max_tokens=1)
+
+    async def story() -> None:
+        async with foreign_scene(folder, slow) as scene:
+            scene.server.pulse.still_s_max = 0.4
+            reading = asyncio.create_task(listen_to(scene.line, asked))
+            while not reading.done():
+                await scene.line.probe()
+                assert scene.server.complaint() == ""
+            assert len((await reading).ids) == 1
+
+    asyncio.run(story())
+
+
 def test_an_idle_engine_that_is_unfit_does_not_vouch(folder: Path) -> None:
     async def story(scene: ForeignScene) -> None:
         await scene.line.probe()

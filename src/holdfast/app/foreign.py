@@ -44,7 +44,7 @@ from holdfast.store.access import AccessFile
 from holdfast.store.engine_record import EngineRecordFile
 from holdfast.store.model_folder import weights_of
 
-KNOCK_S, RETELL_S = 0.5, 10
+KNOCK_S, RETELL_S = 0.5, 60.0
 
 Tell = Callable[[str], None]
 
@@ -91,7 +91,8 @@ async def opened(order: Order, clock: Clock, tell: Tell) -> AsyncIterator[Opened
         after.push_async_callback(engine.close)
         learnt: list[Abilities] = []
         if process is None:
-            await _dialled(partial(_ask, engine, learnt), clock, tell, url)
+            within_s = max(KNOCK_S, min(RETELL_S, settings.restart.start_s / 3))
+            await _dialled(partial(_ask, engine, learnt), clock, tell, url, within_s)
         else:
             await _waited(process, partial(_ask, engine, learnt), tell, clock)
             process.compete()
@@ -184,9 +185,9 @@ async def _ask(engine: ForeignEngine, learnt: list[Abilities]) -> bool:
     return True
 
 
-async def _dialled(ask: Callable[[], Awaitable[bool]], clock: Clock, tell: Tell, url: str) -> None:
-    """Wait for an external engine as long as it takes: nobody but its owner can start it. That the stage changes every few
-    seconds says that we live: the supervisor has `[restart] start_s` of patience with each."""
+async def _dialled(ask: Callable[[], Awaitable[bool]], clock: Clock, tell: Tell, url: str, within_s: float) -> None:
+    """Wait for an external engine as long as it takes: nobody but its owner can start it. That the stage changes every
+    `within_s` says that we live: the supervisor has `[restart] start_s` of patience with each."""
     began, told = clock.now(), ""
     while True:
         try:
@@ -195,8 +196,8 @@ async def _dialled(ask: Callable[[], Awaitable[bool]], clock: Clock, tell: Tell,
             why = "it is not ready"
         except (EngineLost, EngineRefused, BadRequest) as fault:
             why = fault.why
-        waited_s = int((clock.now() - began) // RETELL_S * RETELL_S)
-        stage = f"waits for {url}{f', for {waited_s} s' if waited_s else ''}: {why}"
+        waited_s = (clock.now() - began) // within_s * within_s
+        stage = f"waits for {url}{f', for {waited_s:.0f} s' if waited_s else ''}: {why}"
         if stage != told:
             tell(stage)
             told = stage

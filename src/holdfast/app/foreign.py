@@ -98,7 +98,9 @@ async def opened(order: Order, clock: Clock, tell: Tell) -> AsyncIterator[Opened
             process.compete()
             process.stand_or_fall_with(VITAL.get(dealt.kind, ()))
         (abilities,) = learnt
-        core = _core(order, engine, abilities, process, clock)
+        tell("reading what decides its tokens")  # gigabytes, out of hundreds
+        release = await asyncio.to_thread(release_of, engine, abilities, settings, outside=process is None)
+        core = _core(order, engine, abilities, process, clock, release=release)
         after.push_async_callback(core.close)
         if process is not None:
             process.on_death = core.end
@@ -209,7 +211,13 @@ def _told(tell: Tell, progress: Progress) -> None:
 
 
 def _core(
-    order: Order, engine: ForeignEngine, abilities: Abilities, process: EngineProcess | None, clock: Clock
+    order: Order,
+    engine: ForeignEngine,
+    abilities: Abilities,
+    process: EngineProcess | None,
+    clock: Clock,
+    *,
+    release: Release,
 ) -> ForeignCore:
     settings = order.settings
     context, slots = settings.replica.context_tokens_max, settings.replica.slots
@@ -224,7 +232,6 @@ def _core(
     if isinstance(engine, TritonEngine) and process is not None:
         engine.alive = partial(_runs, process, engine.model)
         repair = partial(_mended, engine, process)
-    release = release_of(engine, abilities, settings, outside=process is None)
     ended = partial(_end, abilities.kind, process)
     return ForeignCore(engine, release, clock, limits, ended=ended, repair=repair)
 

@@ -27,7 +27,7 @@ from holdfast.domain.request import Chunk, Finish, Generation
 TICK_S = 0.1  # a ping that no token has answered for so long has the counters asked
 COUNTERS_S = 1.0  # while answers are under way the counters are read this often in any case
 DEATH_GRACE_S = 0.05  # a process's sockets are closed a few milliseconds before its end can be seen
-SHUT_MAX = 3  # probes in a row that met a shut door, at an engine that is not our child
+SHUT_MAX, SHUT_S = 3, 2.0  # probes in a row that met a shut door, and for how long, at an engine that is not our child
 
 
 class Limits(Struct, frozen=True, kw_only=True):
@@ -68,7 +68,7 @@ class ForeignCore:
         self.on_stir: Callable[[], None] = lambda: None
         self._asked = asyncio.Event()
         self._pings: list[tuple[float, Callable[[], None]]] = []
-        self._steps, self._shut = 0, 0
+        self._steps, self._shut, self._shut_at = 0, 0, 0.0
         self._their_step: int | None = (
             None  # as read since the last token: what grew before that is no sign of life now
         )
@@ -193,9 +193,11 @@ class ForeignCore:
         try:
             probe = await self._engine.probe()
         except EngineLost as lost:
+            self._shut_at = self._shut_at if self._shut else began
             self._shut += 1
-            if lost.died or (self._limits.external and self._shut >= SHUT_MAX):
-                self.end(lost.why)
+            stays = self._shut >= SHUT_MAX and self._clock.now() - self._shut_at >= SHUT_S
+            if lost.died or (self._limits.external and stays):
+                self.end(lost.discreet)
             return
         self._shut, self._told = 0, probe.load
         grown = self._their_step is not None and probe.load.step != self._their_step
@@ -217,7 +219,7 @@ class ForeignCore:
         try:
             await self._repair()
         except EngineLost as lost:
-            self.end(lost.why)
+            self.end(lost.discreet)
 
     def _move(self, since: float) -> None:
         """The engine has made progress: count it, and answer who asked before `since`."""

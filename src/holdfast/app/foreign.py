@@ -19,6 +19,7 @@ from msgspec import Struct, structs
 
 from holdfast.app.adapters import Address, adapter
 from holdfast.app.launching import Place, planned, vocab_size_in
+from holdfast.app.mending import Mender
 from holdfast.domain.engine import Abilities, Ability, EngineKind, Launch, Progress, StartFailure
 from holdfast.domain.fault import BadRequest, EngineLost, EngineRefused
 from holdfast.domain.ports import Clock, ForeignEngine
@@ -34,7 +35,6 @@ from holdfast.host.engine_process import EngineNotStarted, EngineProcess
 from holdfast.host.engine_start import until_ready
 from holdfast.host.engine_sweep import make_way
 from holdfast.host.gpus import gpus_here
-from holdfast.host.triton_stubs import end_stubs, stubs_of
 from holdfast.policy.engine_end import VITAL, crash_of
 from holdfast.policy.foreign_release import completed
 from holdfast.policy.launch import launch
@@ -230,23 +230,9 @@ def _core(
     )
     repair = None
     if isinstance(engine, TritonEngine) and process is not None:
-        engine.alive = partial(_runs, process, engine.model)
-        repair = partial(_mended, engine, process)
-    ended = partial(_end, abilities.kind, process)
+        repair = Mender(engine, process, clock)
+    ended = partial(_end, abilities.kind, process, repair)
     return ForeignCore(engine, release, clock, limits, ended=ended, repair=repair)
-
-
-def _runs(process: EngineProcess, model: str) -> bool:
-    """Whether a process of this Triton runs the model."""
-    return bool(stubs_of(process.pid, model))
-
-
-async def _mended(engine: TritonEngine, process: EngineProcess) -> str:
-    """Have Triton's model loaded anew, once what is left of its old process is gone: a frozen one would keep its memory."""
-    killed = end_stubs(process.pid, engine.model)
-    told = f"{killed}; {await engine.repair()}"
-    print(f"holdfast replica: {told}", file=sys.stderr, flush=True)
-    return told
 
 
 def release_of(engine: ForeignEngine, abilities: Abilities, settings: Settings, *, outside: bool) -> Release:
@@ -279,11 +265,11 @@ def release_of(engine: ForeignEngine, abilities: Abilities, settings: Settings, 
     )
 
 
-def _end(kind: EngineKind, process: EngineProcess | None, why: str) -> BaseException:
+def _end(kind: EngineKind, process: EngineProcess | None, mender: Mender | None, why: str) -> BaseException:
     """How a replica ends whose engine has ended: with a crash in its black box, or as if it had been ended from outside."""
     print(f"holdfast replica: {why}", file=sys.stderr, flush=True)
     if process is None:
         return SystemExit(1)
     code = process.exit.code if process.exit is not None else None
-    crash = crash_of(kind, code, process.lines())
+    crash = (mender.crash if mender is not None else "") or crash_of(kind, code, process.lines())
     return EngineCrashed(crash) if crash else SystemExit(1)

@@ -24,7 +24,7 @@ from holdfast.domain.engine import Abilities, Ability, EngineKind, Launch, Progr
 from holdfast.domain.fault import BadRequest, EngineLost, EngineRefused
 from holdfast.domain.ports import Clock, ForeignEngine
 from holdfast.domain.release import Exactness, Release
-from holdfast.domain.replica import StartFault
+from holdfast.domain.replica import AWAY, StartFault
 from holdfast.domain.settings import Settings
 from holdfast.domain.settings_engine import Dealt, deal
 from holdfast.engine.foreign import ForeignCore, Limits
@@ -42,6 +42,7 @@ from holdfast.policy.launch_gpus import indices_of
 from holdfast.policy.start_log import read_line
 from holdfast.store.access import AccessFile
 from holdfast.store.engine_record import EngineRecordFile
+from holdfast.store.gguf_head import ALL_F32, file_type_of
 from holdfast.store.model_folder import weights_of
 
 KNOCK_S, RETELL_S = 0.5, 60.0
@@ -176,7 +177,12 @@ def _steady(settings: Settings, outside: bool) -> bool:
     part of the answers parts at a tie; what an engine outside computes in is not known, nor what words of the site's change."""
     replica, engine = settings.replica, settings.engine
     plain = replica.dtype == "fp32" and not indices_of(replica.devices)
-    return plain and not (outside or engine.args or engine.env)
+    return plain and not (outside or engine.args or engine.env) and _whole_numbers(Path(settings.model.path))
+
+
+def _whole_numbers(folder: Path) -> bool:
+    """Whether the GGUF file of the folder, if it has one, keeps its weights in fp32: others are computed as they are kept."""
+    return all(file_type_of(path) == ALL_F32 for path in sorted(folder.glob("*.gguf"))[:1])
 
 
 async def _ask(engine: ForeignEngine, learnt: list[Abilities]) -> bool:
@@ -266,10 +272,11 @@ def release_of(engine: ForeignEngine, abilities: Abilities, settings: Settings, 
 
 
 def _end(kind: EngineKind, process: EngineProcess | None, mender: Mender | None, why: str) -> BaseException:
-    """How a replica ends whose engine has ended: with a crash in its black box, or as if it had been ended from outside."""
+    """How a replica ends whose engine has ended: with a crash in its black box, or as if it had been ended from outside. That an
+    engine outside is away is no fault of its replica: the next one waits for it."""
     print(f"holdfast replica: {why}", file=sys.stderr, flush=True)
     if process is None:
-        return SystemExit(1)
+        return SystemExit(AWAY)
     code = process.exit.code if process.exit is not None else None
     crash = (mender.crash if mender is not None else "") or crash_of(kind, code, process.lines())
     return EngineCrashed(crash) if crash else SystemExit(1)

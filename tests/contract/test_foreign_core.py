@@ -1,7 +1,7 @@
 """The core of a replica whose engine is another program, where that goes wrong: who hears of it, and what a ping is worth."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,11 @@ from stages import Heard, listen_to
 
 from holdfast.domain.fault import BadRequest, EngineLost, EngineRefused
 from holdfast.domain.ports import Work
-from holdfast.domain.request import Finish, Generation, Sampling
+from holdfast.domain.replica import Probe
+from holdfast.domain.request import Chunk, Finish, Generation, Sampling
 from holdfast.engine.embedded import dial
-from holdfast.engine.foreign import SHUT_MAX, ForeignCore, Limits
+from holdfast.engine.foreign import SHUT_S, ForeignCore, Limits
+from holdfast.engine.http import fault_of
 from holdfast.sim.foreign import ScriptedForeign
 from holdfast.sim.scripted import ScriptedCore, scripted_answer
 
@@ -158,6 +160,22 @@ def test_without_counters_an_answered_probe_is_a_sign_of_life(folder: Path) -> N
     on_foreign(folder, story, counts=False)
 
 
+def test_a_long_prompt_that_is_read_is_no_standstill(folder: Path) -> None:
+    slow = structs.replace(SCRIPT, token_s=0.05)
+    asked = structs.replace(ASKED, prompt_ids=[20] * 320, max_tokens=1)
+
+    async def story() -> None:
+        async with foreign_scene(folder, slow) as scene:
+            scene.server.pulse.still_s_max = 0.4
+            reading = asyncio.create_task(listen_to(scene.line, asked))
+            while not reading.done():
+                await scene.line.probe()
+                assert scene.server.complaint() == ""
+            assert len((await reading).ids) == 1
+
+    asyncio.run(story())
+
+
 def test_an_idle_engine_that_is_unfit_does_not_vouch(folder: Path) -> None:
     async def story(scene: ForeignScene) -> None:
         await scene.line.probe()
@@ -200,6 +218,61 @@ def test_an_unfit_engine_is_repaired_and_its_answers_move() -> None:
     asyncio.run(story())
 
 
+class Broken(ScriptedForeign):
+    """An adapter with a mistake in it."""
+
+    async def generate(self, generation: Generation) -> AsyncGenerator[Chunk, None]:
+        yield Chunk([1 // 0])
+
+    async def probe(self) -> Probe:
+        raise KeyError("a counter")
+
+
+class Talkative(ScriptedForeign):
+    """Its errors quote what it works on."""
+
+    async def generate(self, generation: Generation) -> AsyncGenerator[Chunk, None]:
+        yield Chunk([1])
+        raise fault_of("http://e", 500, b'{"error":{"message":"can not read: my secret"}}')
+
+
+def test_what_an_engine_says_of_its_failure_goes_no_further() -> None:
+    """Nothing of a request is logged, and the sentence of a lost attempt is an event's."""
+
+    async def story() -> None:
+        engine = Talkative(ScriptedCore(SCRIPT), CLOCK)
+        limits = Limits(slots=4, queue_max=2, context_tokens_max=512)
+        core = ForeignCore(engine, engine.core.release(), CLOCK, limits, ended=EngineEnded)
+        core.submit(1, WORK)
+        faults = []
+        while not faults:
+            await CLOCK.sleep(0.01)
+            faults = [one.fault for one in core.step() if one.fault]
+        assert faults == ["http://e answered 500: ..."]
+
+    asyncio.run(story())
+
+
+def test_a_mistake_in_an_adapter_ends_the_replica_and_leaves_nobody_waiting() -> None:
+    async def story() -> None:
+        for where, error in (("attempt", ZeroDivisionError), ("watch", KeyError)):
+            engine = Broken(ScriptedCore(SCRIPT), CLOCK)
+            limits = Limits(slots=4, queue_max=2, context_tokens_max=512)
+            core = ForeignCore(engine, engine.core.release(), CLOCK, limits, ended=EngineEnded)
+            stirred = asyncio.Event()
+            core.on_stir = stirred.set
+            if where == "attempt":
+                core.submit(1, WORK)
+            else:
+                core.vouch(lambda: None)
+                asyncio.create_task(core.watch()).add_done_callback(core.wrecked)
+            await stirred.wait()
+            with pytest.raises(error):
+                core.step()
+
+    asyncio.run(story())
+
+
 def test_an_attempt_that_waits_can_be_aborted(folder: Path) -> None:
     async def story(scene: ForeignScene) -> None:
         readings = [
@@ -221,11 +294,9 @@ def test_an_attempt_that_waits_can_be_aborted(folder: Path) -> None:
 
 def test_external_door_may_be_shut_for_a_moment(folder: Path) -> None:
     async def story(scene: ForeignScene) -> None:
-        assert SHUT_MAX > 1
         scene.engine.shut = "a moment"
         scene.line.ping()
-        for _ in range(3):
-            await asyncio.sleep(0)
+        await CLOCK.sleep(SHUT_S / 4)  # longer than so many questions take where nobody listens
         scene.engine.shut = ""
         await scene.line.probe()
         assert not scene.line.gone

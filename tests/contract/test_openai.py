@@ -160,6 +160,18 @@ def test_half_a_character_is_made_again_and_told_once() -> None:
     played(story, structs.replace(SCRIPT, vocabulary=WORDS[:1]), decode=lambda ids: "€" * len(ids))
 
 
+def test_what_comes_instead_of_half_a_character_is_told_though_the_answer_ends_with_it() -> None:
+    euro = SPELLING.spell("€".encode())
+
+    async def story(scene: OpenAiScene) -> None:
+        heard = await listen_to(
+            scene.engine, structs.replace(ASKED, delivered_ids=[*WORDS[7:9], *euro[:2]], max_tokens=5)
+        )
+        assert heard.ids == SPELLING.encode("a")
+
+    played(story, structs.replace(SCRIPT, vocabulary=WORDS[:1]), decode=lambda ids: "a" * len(ids))
+
+
 def test_fields_that_it_does_not_know_are_left_out() -> None:
     asked = structs.replace(ASKED, sampling=Sampling(temperature=0.5, top_k=5, min_p=0.1, ignore_eos=True))
 

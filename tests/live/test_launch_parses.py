@@ -3,7 +3,7 @@
 Needs their environments: `.venv-vllm` or HOLDFAST_VLLM_PYTHON for vLLM, and likewise for llama.cpp. Of SGLang the sources are
 enough to read a command line, beside vLLM's environment, which has all else that it imports for that:
 
-    .venv-vllm/bin/pip install --no-deps --target .venv-sglang sglang==0.5.23 orjson ipython traitlets
+    make engine-sglang
 
 Skipped where they are absent.
 """

@@ -1,6 +1,7 @@
 """Judging: what has happened to a process, and what silence costs it."""
 
 import pytest
+from msgspec import structs
 from standings import NOW, RULES, changed, control, down, ill, serving, worker, world
 
 from holdfast.domain.ailment import Cure
@@ -29,6 +30,15 @@ def test_one_that_has_announced_itself_and_can_not_be_heard_is_silent_for_a_new_
     assert judging.silence_s(adopted, seen, NOW) == 4
     assert judging.note(adopted, seen, RULES, NOW).happening is Happening.SILENT
     assert judging.silence_s(changed(adopted, announced_at=None), seen, NOW) == 0  # it loads
+
+
+def test_one_that_serves_and_says_that_it_ends_its_engine_is_silent_from_then_on_only():
+    fact = Fact(alive=True, pid=7, stage="ends its engine")
+    ending = structs.replace(serving(), fact=fact, staged_at=NOW - 1)
+    seen = world(ending, serving("replica-1"))
+    assert judging.silence_s(ending, seen, NOW) == 1
+    assert judging.note(ending, seen, RULES, NOW) is None
+    assert judging.kill(world(changed(ending, state=ReplicaState.SUSPECT)), RULES, NOW + 5) is not None, "not for ever"
 
 
 def test_a_worker_without_a_pulse_is_not_judged_by_it():

@@ -7,7 +7,7 @@ from msgspec import structs
 
 from holdfast.domain.procedure import Done, Wait
 from holdfast.domain.release import Release
-from holdfast.domain.replica import Happening, IllegalMove, Load, ReplicaState
+from holdfast.domain.replica import AWAY, Happening, IllegalMove, Load, ReplicaState
 from holdfast.domain.roster import Place, Roster
 from holdfast.domain.site import Role
 from holdfast.policy.restart_intensity import Death
@@ -345,3 +345,12 @@ def test_whatever_is_seen_each_note_is_a_legal_move_and_the_steps_come_to_rest(o
             world = structs.replace(world, doubting_since=NOW)
         world = structs.replace(world, standings=(one,))
     raise AssertionError(f"a dozen steps and no rest: {step}")
+
+
+def test_an_engine_outside_may_be_away_as_often_as_it_likes():
+    one = serving()
+    for _ in range(10):
+        died = structs.replace(one, fact=Fact(pid=7, exit_code=AWAY, last_words="connection refused"))
+        one = noted(died, Note(name="replica-0", happening=Happening.DIED, why="it ended"), NOW, 0.5)
+        assert one.deaths == ()
+        one = structs.replace(one, state=ReplicaState.SERVING)

@@ -22,6 +22,9 @@ LEVERS_ENV = "HOLDFAST_LEVERS"  # folder where scripted replicas open their leve
 DEVICE = re.compile(r"cpu|cuda(:\d{1,3})?")
 SMALLER_PORTS = 2 * REPLICAS_MAX  # health ports of the smaller model's replicas begin so far behind the others'
 ENGINE_LEAVE_S = 25.0  # for a foreign engine to end in its own way, once its replica's answers have
+FOREIGN_SILENT_S = (
+    15.0  # a step of theirs may be long and counted nowhere, and a new start takes minutes; answers move sooner
+)
 GATEWAY_GRACE_S = 5.0  # beyond its own drain_s a worker gets so long to close its connections
 
 
@@ -148,7 +151,7 @@ def rules_of(settings: Settings) -> Rules:
     """What supervision goes by."""
     return Rules(
         restart=settings.restart,
-        silent_s=settings.probe.silent_s,
+        silent_s=max(settings.probe.silent_s, FOREIGN_SILENT_S * _any_foreign(settings)),
         worker_silent_s=settings.probe.worker_silent_s,
         replica_grace_s=leave_s(settings),
         gateway_grace_s=settings.gateway.drain_s + GATEWAY_GRACE_S,

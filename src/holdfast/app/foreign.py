@@ -21,12 +21,12 @@ from holdfast.app.adapters import Address, adapter
 from holdfast.app.launching import Place, planned, vocab_size_in
 from holdfast.app.mending import Mender
 from holdfast.domain.engine import Abilities, Ability, EngineKind, Launch, Progress, StartFailure
-from holdfast.domain.fault import EngineLost, EngineRefused
+from holdfast.domain.fault import BadRequest, EngineLost, EngineRefused
 from holdfast.domain.ports import Clock, ForeignEngine
 from holdfast.domain.release import Exactness, Release
-from holdfast.domain.replica import StartFault
+from holdfast.domain.replica import AWAY, StartFault
 from holdfast.domain.settings import Settings
-from holdfast.domain.settings_engine import deal
+from holdfast.domain.settings_engine import Dealt, deal
 from holdfast.engine.foreign import ForeignCore, Limits
 from holdfast.engine.serving import Serving
 from holdfast.engine.triton import TritonEngine
@@ -42,9 +42,10 @@ from holdfast.policy.launch_gpus import indices_of
 from holdfast.policy.start_log import read_line
 from holdfast.store.access import AccessFile
 from holdfast.store.engine_record import EngineRecordFile
+from holdfast.store.gguf_head import ALL_F32, file_type_of
 from holdfast.store.model_folder import weights_of
 
-KNOCK_S = 0.5
+KNOCK_S, RETELL_S = 0.5, 60.0
 
 Tell = Callable[[str], None]
 
@@ -87,23 +88,27 @@ async def opened(order: Order, clock: Clock, tell: Tell) -> AsyncIterator[Opened
             process = await _started(order, clock, tell)
             after.push_async_callback(_ended, process, tell)
             url, key = process.launch.url, process.launch.key
-        engine = adapter(_address(order, dealt.kind, url, key), clock)
+        engine = adapter(_address(order, dealt, url, key), clock)
         after.push_async_callback(engine.close)
         learnt: list[Abilities] = []
         if process is None:
-            await _dialled(partial(_ask, engine, learnt), clock, tell, url)
+            within_s = max(KNOCK_S, min(RETELL_S, settings.restart.start_s / 3))
+            await _dialled(partial(_ask, engine, learnt), clock, tell, url, within_s)
         else:
             await _waited(process, partial(_ask, engine, learnt), tell, clock)
             process.compete()
             process.stand_or_fall_with(VITAL.get(dealt.kind, ()))
         (abilities,) = learnt
-        core = _core(order, engine, abilities, process, clock)
+        tell("reading what decides its tokens")  # gigabytes, out of hundreds
+        release = await asyncio.to_thread(release_of, engine, abilities, settings, outside=process is None)
+        core = _core(order, engine, abilities, process, clock, release=release)
         after.push_async_callback(core.close)
         if process is not None:
             process.on_death = core.end
             if process.exit is not None:
                 core.end(f"the engine {process.exit.words()}")
         watching = asyncio.create_task(core.watch(), name="watch of the engine")
+        watching.add_done_callback(core.wrecked)
         after.callback(watching.cancel)
         yield Opened(core=core, words=abilities.words())
 
@@ -152,10 +157,9 @@ def _launch(order: Order) -> Launch | StartFailure:
     return plan if isinstance(plan, StartFailure) else launch(plan)
 
 
-def _address(order: Order, kind: EngineKind, url: str, key: str) -> Address:
+def _address(order: Order, dealt: Dealt, url: str, key: str) -> Address:
     settings = order.settings
-    folder = Path(settings.model.path)
-    outside = bool(settings.engine.model_name)
+    folder, outside = Path(settings.model.path), bool(dealt.url)
     serving = Serving(
         model=settings.model.name,
         digest="",
@@ -163,16 +167,22 @@ def _address(order: Order, kind: EngineKind, url: str, key: str) -> Address:
         vocab_size=vocab_size_in(folder),
         context_tokens_max=settings.replica.context_tokens_max,
         slots=settings.replica.slots,
-        exactness=Exactness.GREEDY if _steady(settings) else Exactness.FAIR,
+        exactness=Exactness.GREEDY if _steady(settings, outside) else Exactness.FAIR,
     )
-    return Address(kind=kind, url=url, serving=serving, key=key, folder=folder)
+    return Address(kind=dealt.kind, url=url, serving=serving, key=key, folder=folder)
 
 
-def _steady(settings: Settings) -> bool:
+def _steady(settings: Settings, outside: bool) -> bool:
     """Whether the likeliest token is the same for every batch: as measured, in fp32 on processors (bench/greedy.py). In 16 bits a
-    part of the answers parts at a tie, and what an engine outside computes in is not known."""
-    replica = settings.replica
-    return replica.dtype == "fp32" and not replica.url and not indices_of(replica.devices)
+    part of the answers parts at a tie; what an engine outside computes in is not known, nor what words of the site's change."""
+    replica, engine = settings.replica, settings.engine
+    plain = replica.dtype == "fp32" and not indices_of(replica.devices)
+    return plain and not (outside or engine.args or engine.env) and _whole_numbers(Path(settings.model.path))
+
+
+def _whole_numbers(folder: Path) -> bool:
+    """Whether the GGUF file of the folder, if it has one, keeps its weights in fp32: others are computed as they are kept."""
+    return all(file_type_of(path) == ALL_F32 for path in sorted(folder.glob("*.gguf"))[:1])
 
 
 async def _ask(engine: ForeignEngine, learnt: list[Abilities]) -> bool:
@@ -183,19 +193,22 @@ async def _ask(engine: ForeignEngine, learnt: list[Abilities]) -> bool:
     return True
 
 
-async def _dialled(ask: Callable[[], Awaitable[bool]], clock: Clock, tell: Tell, url: str) -> None:
-    """Wait for an external engine as long as it takes: nobody but its owner can start it. That the stage changes with each
-    minute says that we live."""
-    began = clock.now()
+async def _dialled(ask: Callable[[], Awaitable[bool]], clock: Clock, tell: Tell, url: str, within_s: float) -> None:
+    """Wait for an external engine as long as it takes: nobody but its owner can start it. That the stage changes every
+    `within_s` says that we live: the supervisor has `[restart] start_s` of patience with each."""
+    began, told = clock.now(), ""
     while True:
         try:
             if await ask():
                 return
             why = "it is not ready"
-        except (EngineLost, EngineRefused) as fault:
+        except (EngineLost, EngineRefused, BadRequest) as fault:
             why = fault.why
-        minutes = int((clock.now() - began) // 60)
-        tell(f"waits for {url}{f', for {minutes} min' if minutes else ''}: {why}")
+        waited_s = (clock.now() - began) // within_s * within_s
+        stage = f"waits for {url}{f', for {waited_s:.0f} s' if waited_s else ''}: {why}"
+        if stage != told:
+            tell(stage)
+            told = stage
         await clock.sleep(KNOCK_S)
 
 
@@ -204,7 +217,13 @@ def _told(tell: Tell, progress: Progress) -> None:
 
 
 def _core(
-    order: Order, engine: ForeignEngine, abilities: Abilities, process: EngineProcess | None, clock: Clock
+    order: Order,
+    engine: ForeignEngine,
+    abilities: Abilities,
+    process: EngineProcess | None,
+    clock: Clock,
+    *,
+    release: Release,
 ) -> ForeignCore:
     settings = order.settings
     context, slots = settings.replica.context_tokens_max, settings.replica.slots
@@ -218,13 +237,13 @@ def _core(
     repair = None
     if isinstance(engine, TritonEngine) and process is not None:
         repair = Mender(engine, process, clock)
-    release = release_of(engine, abilities, settings)
     ended = partial(_end, abilities.kind, process, repair)
     return ForeignCore(engine, release, clock, limits, ended=ended, repair=repair)
 
 
-def release_of(engine: ForeignEngine, abilities: Abilities, settings: Settings) -> Release:
-    """What a replica of this engine answers as. The digest holds all that changes tokens and that we know of.
+def release_of(engine: ForeignEngine, abilities: Abilities, settings: Settings, *, outside: bool) -> Release:
+    """What a replica of this engine answers as. The digest holds all that changes tokens and that we know of. `outside`: it was
+    running already, by somebody else's words.
 
     Raises:
         EngineLost: it was not asked yet.
@@ -233,17 +252,19 @@ def release_of(engine: ForeignEngine, abilities: Abilities, settings: Settings) 
     if told is None:
         raise EngineLost("the engine was not asked yet what it serves")
     replica = settings.replica
-    # of an engine outside nobody here has seen the weights: the site vouches for them, or they are not known
-    vouched = settings.engine.greedy_across or not replica.url
+    # of an engine outside nobody here has seen the weights: a site that mixes vouches for them, or they are not known
+    vouched = bool(settings.engine.mix) or not outside
     weights = weights_of(Path(settings.model.path)) if vouched else ""
     parts = (
         *(told.engine, told.digest, abilities.version, abilities.served_as, weights, replica.dtype),
-        *(settings.engine.args, settings.engine.env, replica.devices),
+        *(settings.engine.args, settings.engine.env, replica.devices, outside),
     )
     whole = completed(told, abilities, weights, settings.engine.greedy_across)
     keyed = told.exactness is Exactness.EXACT  # the embedded engine, inside a server of somebody else
+    greedy = whole.exactness is Exactness.GREEDY
     return structs.replace(
         whole,
+        exactness=Exactness.FAIR if greedy and not _steady(settings, outside) else whole.exactness,
         model=settings.model.name,
         digest=told.digest if keyed else hashlib.sha256(repr(parts).encode()).hexdigest(),
         penalties_whole=whole.penalties_whole or keyed,
@@ -251,10 +272,11 @@ def release_of(engine: ForeignEngine, abilities: Abilities, settings: Settings) 
 
 
 def _end(kind: EngineKind, process: EngineProcess | None, mender: Mender | None, why: str) -> BaseException:
-    """How a replica ends whose engine has ended: with a crash in its black box, or as if it had been ended from outside."""
+    """How a replica ends whose engine has ended: with a crash in its black box, or as if it had been ended from outside. That an
+    engine outside is away is no fault of its replica: the next one waits for it."""
     print(f"holdfast replica: {why}", file=sys.stderr, flush=True)
     if process is None:
-        return SystemExit(1)
+        return SystemExit(AWAY)
     code = process.exit.code if process.exit is not None else None
     crash = (mender.crash if mender is not None else "") or crash_of(kind, code, process.lines())
     return EngineCrashed(crash) if crash else SystemExit(1)

@@ -98,7 +98,9 @@ def _of_url(where: str, kind: EngineKind, url: str) -> str:
     if found is None:
         shown = "its key belongs into [engine] key" if "@" in url else "write it as http://HOST:PORT"
         return f"{where}: {url.rpartition('@')[2]!r} can't be used: {shown}."
-    schemes = ("grpc", "grpcs") if kind is EngineKind.TRITON else ("http", "https")
+    if kind is EngineKind.TRITON and found[1] == "grpcs":
+        return f"{where}: {url!r}: Triton is spoken to without TLS only: write grpc://HOST:PORT, through a tunnel."
+    schemes = ("grpc",) if kind is EngineKind.TRITON else ("http", "https")
     if found[1] not in schemes:
         return f"{where}: {url!r}: {kind} is spoken to by {schemes[0]}: write {schemes[0]}://HOST:PORT."
     if found[4] and not 1 <= int(found[4]) <= 65535:

@@ -1,5 +1,7 @@
 """Faults, named as states. Each carries the sentence that the log prints and the client may read."""
 
+from typing import Self
+
 from msgspec import Struct
 
 from holdfast.domain.release import Release
@@ -26,6 +28,17 @@ class Fault(Exception):
         )
         self.name = ""
         self.release: Release | None = None
+        self.said = ""  # of `why`: the words of a program of somebody else, which may quote a prompt
+
+    def saying(self, said: str) -> Self:
+        """This fault, with what of its sentence somebody else has said."""
+        self.said = said
+        return self
+
+    @property
+    def discreet(self) -> str:
+        """The sentence as events and logs may have it."""
+        return self.why.replace(self.said, "...") if self.said else self.why
 
 
 class EngineRefused(Fault):

@@ -112,3 +112,6 @@ class StartFault(IntEnum):
     ADDRESS = 4  # the socket or port is somebody else's
     MEMORY = 5
     DEVICE = 6  # the GPU is not there, or can't be used
+
+
+AWAY = 75  # exit code of a replica whose engine outside can't be reached any more (sysexits.h: EX_TEMPFAIL); it is waited for

@@ -296,7 +296,11 @@ class ProbeSettings(Struct, frozen=True, forbid_unknown_fields=True):
 
     every_s: Annotated[Seconds, Meta(description="Seconds between two pings of one replica.")] = 0.5
     silent_s: Annotated[
-        Seconds, Meta(description="A replica that answered no ping for so many seconds is killed and started anew.")
+        Seconds,
+        Meta(
+            description="A replica that answered no ping for so many seconds is killed and started anew; one with an engine of "
+            "somebody else not before 15 s. Its answers move long before."
+        ),
     ] = 5.0
     worker_silent_s: Annotated[
         Seconds, Meta(description="A gateway worker that showed no sign of life for so many seconds is killed.")

@@ -27,7 +27,7 @@ from holdfast.domain.request import Chunk, Finish, Generation
 TICK_S = 0.1  # a ping that no token has answered for so long has the counters asked
 COUNTERS_S = 1.0  # while answers are under way the counters are read this often in any case
 DEATH_GRACE_S = 0.05  # a process's sockets are closed a few milliseconds before its end can be seen
-SHUT_MAX = 3  # probes in a row that met a shut door, at an engine that is not our child
+SHUT_MAX, SHUT_S = 3, 2.0  # probes in a row that met a shut door, and for how long, at an engine that is not our child
 
 
 class Limits(Struct, frozen=True, kw_only=True):
@@ -68,7 +68,7 @@ class ForeignCore:
         self.on_stir: Callable[[], None] = lambda: None
         self._asked = asyncio.Event()
         self._pings: list[tuple[float, Callable[[], None]]] = []
-        self._steps, self._shut = 0, 0
+        self._steps, self._shut, self._shut_at = 0, 0, 0.0
         self._their_step: int | None = (
             None  # as read since the last token: what grew before that is no sign of life now
         )
@@ -156,6 +156,14 @@ class ForeignCore:
             self._end = self._ended(why)
             self.on_stir()
 
+    def wrecked(self, task: asyncio.Task[None]) -> None:
+        """A task of ours is done: what it did not survive ends the replica, as an exception out of any core does. Else an
+        attempt would hold its slot for good, or all pings stay unanswered."""
+        error = None if task.cancelled() else task.exception()
+        if error is not None and self._end is None:
+            self._end = error
+            self.on_stir()
+
     async def watch(self) -> None:
         """Ask the engine for signs of life where its streams give none. Runs as long as the replica."""
         told_at = self._clock.now()
@@ -185,9 +193,11 @@ class ForeignCore:
         try:
             probe = await self._engine.probe()
         except EngineLost as lost:
+            self._shut_at = self._shut_at if self._shut else began
             self._shut += 1
-            if lost.died or (self._limits.external and self._shut >= SHUT_MAX):
-                self.end(lost.why)
+            stays = self._shut >= SHUT_MAX and self._clock.now() - self._shut_at >= SHUT_S
+            if lost.died or (self._limits.external and stays):
+                self.end(lost.discreet)
             return
         self._shut, self._told = 0, probe.load
         grown = self._their_step is not None and probe.load.step != self._their_step
@@ -209,7 +219,7 @@ class ForeignCore:
         try:
             await self._repair()
         except EngineLost as lost:
-            self.end(lost.why)
+            self.end(lost.discreet)
 
     def _move(self, since: float) -> None:
         """The engine has made progress: count it, and answer who asked before `since`."""
@@ -226,7 +236,8 @@ class ForeignCore:
     def _fill_slots(self) -> None:
         while self._waiting and len(self._tasks) < self._limits.slots:
             ticket, generation = self._waiting.popleft()
-            self._tasks[ticket] = asyncio.create_task(self._read(ticket, generation), name=f"attempt {ticket}")
+            self._tasks[ticket] = task = asyncio.create_task(self._read(ticket, generation), name=f"attempt {ticket}")
+            task.add_done_callback(self.wrecked)
         if self._tasks:
             self._asked.set()
 
@@ -249,14 +260,14 @@ class ForeignCore:
             self._over(ticket)
         produced = Produced(ticket, chunk.ids, chunk.finish, chunk.logprobs, chunk.cached_tokens)
         self._give(ticket, produced)
-        self._their_step = None
+        self._their_step, self._shut = None, 0  # what brings tokens is not shut, however late it answers questions
         self._move(self._clock.now())
 
     async def _lost(self, ticket: int, fault: Fault) -> None:
         """Tell that an attempt has failed, unless it turns out that the whole engine has."""
         if isinstance(fault, EngineLost):
             if fault.died:
-                self.end(fault.why)
+                self.end(fault.discreet)
                 return
             await self._clock.sleep(DEATH_GRACE_S)
         if self._end is None and ticket in self._tasks:
@@ -267,7 +278,8 @@ class ForeignCore:
         self._over(ticket)
         if task is not None and task is not asyncio.current_task():
             task.cancel()
-        produced = Produced(ticket, [], fault=fault.why)
+        # what is said of a request that is wrong goes to who asked; the rest becomes an event too
+        produced = Produced(ticket, [], fault=fault.why if isinstance(fault, BadRequest) else fault.discreet)
         if isinstance(fault, EngineRefused):
             produced.refused = True
         elif isinstance(fault, BadRequest):

@@ -137,7 +137,7 @@ class HttpDoor:
         try:
             return cutter.feed(piece)
         except NotEvents as error:
-            raise EngineLost(f"{self.url} sent {error}") from error
+            raise EngineLost(f"{self.url} sent {error}").saying(error.shown) from error
 
     async def _whole(self, method: str, path: str, body: bytes | None) -> Answer:
         exchange = await self._begun(method, path, body)
@@ -242,7 +242,8 @@ def fault_of(url: str, status: int, body: bytes) -> Fault:
     why = f"{url} answered {status}: {said}" if said else f"{url} answered {status}"
     if status in _BAD:
         return BadRequest(why, param, code)
-    return EngineRefused(why) if status in _NOT_NOW else EngineLost(why)
+    fault = EngineRefused(why) if status in _NOT_NOW else EngineLost(why)
+    return fault.saying(said)
 
 
 def _complaint(body: bytes) -> tuple[str, str | None, str | None]:

@@ -177,7 +177,7 @@ class LlamaCppEngine:
             raise EngineLost(f"{self._door.url} sent what is no event of its dialect: {error}") from error
         if event.error is not None:
             said = event.error.get("message") if isinstance(event.error, dict) else event.error
-            raise EngineLost(f"{self._door.url} failed in the middle of an answer: {said}")
+            raise EngineLost(f"{self._door.url} failed in the middle of an answer: {said}").saying(str(said))
         return event
 
     def _check_end(self, event: _Event) -> None:

@@ -75,7 +75,7 @@ class OpenAiEngine:
                 if isinstance(data, Fault):
                     raise data
                 text, finish = self._read(data)
-                if text and (ids := seam.ids_of(text)):
+                if (text or finish is not None) and (ids := seam.ids_of(text, last=finish is not None)):
                     yield answer.take(ids)
                 if finish is not None and not answer.over:
                     yield answer.end(finish)
@@ -94,11 +94,11 @@ class OpenAiEngine:
                 async for data in events:
                     self._pieces += 1
                     heard.put_nowait(data)
-            heard.put_nowait(None)
         except (EngineLost, EngineRefused, BadRequest) as fault:
             heard.put_nowait(fault)
         finally:
             self._running -= 1
+            heard.put_nowait(None)  # whatever ended it, nobody waits for more
 
     async def probe(self) -> Probe:
         """See the port. That its door answers is all that can be asked."""
@@ -141,7 +141,7 @@ class OpenAiEngine:
             raise EngineLost(f"{self._door.url} sent what is no completion: {error}") from error
         if event.error is not None:
             said = event.error.get("message") if isinstance(event.error, dict) else event.error
-            raise EngineLost(f"{self._door.url} failed in the middle of an answer: {said}")
+            raise EngineLost(f"{self._door.url} failed in the middle of an answer: {said}").saying(str(said))
         if not event.choices:  # usage, behind the finish
             return "", None
         choice = event.choices[0]
@@ -159,13 +159,13 @@ class _Seam:
     def __init__(self, spelling: Spelling, again: bytes) -> None:
         self._spelling, self._again, self._held = spelling, again, ""
 
-    def ids_of(self, text: str) -> list[int]:
-        """The ids of the next piece of text; none while it is not known whether it begins as expected."""
+    def ids_of(self, text: str, last: bool = False) -> list[int]:
+        """The ids of the next piece of text; none while it is not known whether it begins as expected. The last one tells."""
         if not self._again:
             return self._spelling.encode(text)
         self._held += text
         said = self._held.encode()
-        if len(said) < len(self._again):
+        if len(said) < len(self._again) and not last:
             return []
         again, self._again = self._again, b""
         return self._spelling.spell(said[len(again) :] if said.startswith(again) else said)

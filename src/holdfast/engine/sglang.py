@@ -178,7 +178,8 @@ class SglangEngine:
         if told.get("type") == "abort":
             raise self._fault(f"aborted: {told.get('message')}", told.get("status_code"), had)
         if isinstance(told.get("matched"), str):
-            raise EngineLost(f"{self._door.url} ended an answer for a reason of its own: {told['matched']}")
+            why = f"{self._door.url} ended an answer for a reason of its own: {told['matched']}"
+            raise EngineLost(why).saying(told["matched"])
         if told.get("type") not in ("stop", "length"):
             raise EngineLost(f"{self._door.url} ended an answer for a reason that nobody knows: {told.get('type')}")
         return event
@@ -186,8 +187,8 @@ class SglangEngine:
     def _fault(self, said: str, code: object, had: int) -> Fault:
         why = f"{self._door.url}: {said}"
         if had == 0 and code in _NOT_NOW:
-            return EngineRefused(why)
-        return BadRequest(why) if had == 0 and code == 400 else EngineLost(why)
+            return EngineRefused(why).saying(said)
+        return BadRequest(why) if had == 0 and code == 400 else EngineLost(why).saying(said)
 
     def _final(self, answer: Answer, reason: Any) -> Finish | None:
         """The finish of an answer that ended before it was over for us; None: it is asked on."""

@@ -10,7 +10,11 @@ _FIELDS = (b"event", b"id", b"retry")
 
 
 class NotEvents(ValueError):
-    """The stream holds something else, or an event beyond the limit; the sentence says which."""
+    """The stream holds something else, or an event beyond the limit; the sentence says which. `shown`: what it quotes."""
+
+    def __init__(self, why: str, shown: str = "") -> None:
+        super().__init__(f"{why}: {shown}" if shown else why)
+        self.shown = shown
 
 
 class EventCutter:
@@ -46,7 +50,8 @@ class EventCutter:
                     found.append(b"\n".join(self._data))
                     self._data, self._size = [], 0
             elif not line.startswith(b":") and line.partition(b":")[0] not in _FIELDS:
-                raise NotEvents(f"not an event stream: {line[:SHOWN_BYTES_MAX].decode('utf-8', 'backslashreplace')!r}")
+                shown = line[:SHOWN_BYTES_MAX].decode("utf-8", "backslashreplace")
+                raise NotEvents("not an event stream", repr(shown))
         self._check_size(len(self._line))
         return found
 

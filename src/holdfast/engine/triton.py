@@ -294,11 +294,11 @@ class TritonEngine:
                         arrived.put_nowait(response)
                         if response.final:
                             break
-                arrived.put_nowait(None)
             except (EngineLost, EngineRefused, BadRequest) as fault:
                 arrived.put_nowait(fault)
             finally:
                 self._running -= 1
+                arrived.put_nowait(None)  # whatever ended it, nobody waits for more
 
         pumping = asyncio.create_task(pump())
         try:

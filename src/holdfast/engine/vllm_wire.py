@@ -150,7 +150,8 @@ def event_of(data: bytes, where: str) -> Event:
         said = event.error.message or f"error {event.error.code}"
         if event.error.code in BAD_CODES:
             raise BadRequest(f"{where} refuses the request: {said}", event.error.param)
-        raise EngineLost(f"{where} failed in the midst of an answer: {said}", died=said.startswith(CORE_DEAD))
+        died = said.startswith(CORE_DEAD)
+        raise EngineLost(f"{where} failed in the midst of an answer: {said}", died=died).saying(said)
     return event
 
 

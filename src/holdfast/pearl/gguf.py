@@ -22,7 +22,8 @@ from holdfast.pearl.options import BadModel
 from holdfast.pearl.weights import Weights
 
 ARCHITECTURE = "deepseek2"
-KINDS = ("f32", "bf16")
+FILE_TYPES = {"f32": 0, "bf16": 32}  # llama.cpp's LLAMA_FTYPE_ALL_F32, LLAMA_FTYPE_MOSTLY_BF16
+KINDS = tuple(FILE_TYPES)
 _LITE_LAYERS = (26, 27)  # the only models without query latents that llama.cpp takes for such (llama-model deepseek2)
 
 
@@ -43,6 +44,7 @@ def write_gguf(model_dir: Path, path: Path, kind: str = "f32") -> int:
     writer = package.GGUFWriter(begun, ARCHITECTURE)
     try:
         writer.add_name(model_dir.resolve().name)
+        writer.add_file_type(FILE_TYPES[kind])
         _write_geometry(writer, config, package)
         _write_rope(writer, config, package)
         _write_words(writer, words, package)

@@ -357,6 +357,8 @@ class ReplicaServer:
         while True:
             now = self._clock.now()
             self.pulse.turn(now)
+            if self._remote is not None:  # it moves between two steps of ours: while a long prompt is read
+                self.pulse.see(self._core.load(), now)
             for connection in tuple(self._connections):
                 if not connection.greeted and now - connection.opened_at > self._options.hello_s:
                     connection.cut(f"said no Hello in {self._options.hello_s:g} s")

@@ -28,7 +28,8 @@ def silence_s(one: Standing, seen: Seen, now: float) -> float:
         return 0.0
     if one.role is Role.GATEWAY and one.fact.heard_at is None:
         return 0.0  # it has no pulse to give on this machine
-    return now - max(one.fact.heard_at or 0.0, one.served_at, seen.trusted_since)
+    told_at = one.staged_at if one.fact.stage else 0.0  # that it ends its engine: it can't be asked any more
+    return now - max(one.fact.heard_at or 0.0, one.served_at, told_at, seen.trusted_since)
 
 
 def all_silent(seen: Seen, rules: Rules, now: float) -> bool:

@@ -10,7 +10,7 @@ from msgspec import Struct, structs
 from holdfast.domain.ailment import Ailment
 from holdfast.domain.procedure import Step
 from holdfast.domain.release import Release
-from holdfast.domain.replica import Happening, Load, ReplicaState, move
+from holdfast.domain.replica import AWAY, Happening, Load, ReplicaState, move
 from holdfast.domain.roster import Roster
 from holdfast.domain.settings import Restart
 from holdfast.domain.settings_overload import Scaling
@@ -243,6 +243,8 @@ def noted(one: Standing, note: Note, now: float, jitter: float) -> Standing:
             return structs.replace(one, blamed=note.blamed, streams=load.running + load.queued if load else 0)
         case Happening.PARDONED:
             return structs.replace(one, deaths=(), reset_at=None)
+        case Happening.DIED if one.fact.exit_code == AWAY:  # nobody's death: it may be that for as often as it likes
+            return structs.replace(one, served_at=None)
         case Happening.DIED if one.told_at is None or one.blamed:
             served_s = 0.0 if one.served_at is None else now - one.served_at
             death = Death(at=now, served_s=served_s, why=note.why, jitter=jitter)

@@ -46,9 +46,9 @@ def read(said: str, code: str, begun: bool) -> Reading:
     if code == "DEADLINE_EXCEEDED":
         return Reading(EngineLost("Triton did not answer in time"))
     if not begun and not _CUT.search(said) and (code in _REFUSING or _AWAY.search(said)):
-        return Reading(EngineRefused(f"Triton takes no work: {words}"))
+        return Reading(EngineRefused(f"Triton takes no work: {words}").saying(words))
     kind = f"{code} " if code else ""
-    return Reading(EngineLost(f"Triton ended the answer: {kind}{words}"))
+    return Reading(EngineLost(f"Triton ended the answer: {kind}{words}").saying(words))
 
 
 def _own(mark: str, rest: str, begun: bool) -> Fault:

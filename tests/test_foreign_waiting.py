@@ -1,0 +1,38 @@
+"""A replica whose engine runs elsewhere waits for it, whatever is answered there, and shows that it does."""
+
+import asyncio
+
+from holdfast.app.foreign import _dialled
+from holdfast.domain.fault import BadRequest, EngineLost, EngineRefused
+
+
+class Jumping:
+    """A clock whose sleeps take no time."""
+
+    def __init__(self) -> None:
+        self.at = 0.0
+
+    def now(self) -> float:
+        return self.at
+
+    async def sleep(self, seconds: float) -> None:
+        self.at += seconds
+
+
+def test_a_wait_is_told_at_every_change_and_within_the_supervisors_patience():
+    faults = [EngineRefused("nobody answers")] * 41 + [EngineLost("it serves another model"), BadRequest("no")]
+    told: list[str] = []
+
+    async def ask() -> bool:
+        if faults:
+            raise faults.pop(0)
+        return True
+
+    asyncio.run(_dialled(ask, Jumping(), told.append, "http://e:1", 10.0))
+    assert told == [
+        "waits for http://e:1: nobody answers",
+        "waits for http://e:1, for 10 s: nobody answers",
+        "waits for http://e:1, for 20 s: nobody answers",
+        "waits for http://e:1, for 20 s: it serves another model",
+        "waits for http://e:1, for 20 s: no",
+    ]

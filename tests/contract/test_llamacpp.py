@@ -25,7 +25,7 @@ from holdfast.testing.engine_contract import ForeignContract, Mishap, Stage, lis
 CLOCK = MonotonicClock()
 SLOTS, CONTEXT = 4, 512
 SCRIPT = ForeignScript(slots=SLOTS, context_tokens_max=CONTEXT, key="k-1", version="b7000", queue_max=1000)
-SERVING = Serving(model="ours", digest="d" * 64, answer_s=0.3)
+SERVING = Serving(model="ours", digest="d" * 64, answer_s=1.5)
 ASKED = Generation(id="g", prompt_ids=[30, 31, 32], sampling=Sampling(temperature=0), max_tokens=40, stop_ids=(1,))
 UNKNOWN_HERE = {Mishap.CROWDED, Mishap.ABORTED}  # its queue has no bound, and it aborts nothing by itself
 

@@ -29,7 +29,7 @@ WORDS = tuple(
 )
 BOS, EOS, USER, ANSWER = 0, 1, 3, 4
 SCRIPT = ForeignScript(slots=4, context_tokens_max=600, key="k-1", vocabulary=WORDS, vocab_size=1280)
-SERVING = Serving(model="ours", digest="d" * 64, context_tokens_max=512, answer_s=0.3)
+SERVING = Serving(model="ours", digest="d" * 64, context_tokens_max=512, answer_s=1.5)
 ASKED = Generation(
     id="g", prompt_ids=[BOS, USER, *WORDS[:5], ANSWER], sampling=Sampling(temperature=0), max_tokens=40, stop_ids=(EOS,)
 )

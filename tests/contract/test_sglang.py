@@ -28,7 +28,7 @@ SLOTS, QUEUE, CONTEXT = 4, 2, 512
 SCRIPT = ForeignScript(
     slots=SLOTS, queue_max=QUEUE, context_tokens_max=CONTEXT + INPUT_MARGIN, key="k-1", version="0.5.23"
 )
-SERVING = Serving(model="ours", digest="d" * 64, vocab_size=512, answer_s=0.3)
+SERVING = Serving(model="ours", digest="d" * 64, vocab_size=512, answer_s=1.5)
 ASKED = Generation(id="g", prompt_ids=[30, 31, 32], sampling=Sampling(temperature=0), max_tokens=40, stop_ids=(1,))
 
 

@@ -25,7 +25,7 @@ from holdfast.testing.engine_contract import ForeignContract, Mishap, Stage, lis
 CLOCK = MonotonicClock()
 SLOTS, QUEUE, CONTEXT = 4, 2, 512
 SCRIPT = ForeignScript(slots=SLOTS, queue_max=QUEUE, context_tokens_max=CONTEXT, key="k-1")
-SERVING = Serving(model="ours", digest="d" * 64, served_as="scripted", vocab_size=512, slots=SLOTS, answer_s=0.3)
+SERVING = Serving(model="ours", digest="d" * 64, served_as="scripted", vocab_size=512, slots=SLOTS, answer_s=1.5)
 ASKED = Generation(id="g", prompt_ids=[30, 31, 32], sampling=Sampling(temperature=0), max_tokens=12, stop_ids=(1,))
 
 

@@ -153,6 +153,11 @@ def test_the_last_words_of_a_child(tmp_path):
     assert last_words(log) == "no config.json in /m"
     log.write_text("Traceback\nValueError: bad\n")
     assert last_words(log) == "ValueError: bad"
+    record = "2026-11-29 19:57:26,287 holdfast.replica connection of gateway-0 ended: it outlived its replica\n"
+    log.write_text(f"{record}holdfast replica: the engine was ended by SIGKILL\n{record}{record}")
+    assert last_words(log) == "the engine was ended by SIGKILL"
+    log.write_text(record)
+    assert last_words(log) == record.strip()
 
 
 def test_a_named_settings_file_must_be_there(tmp_path, monkeypatch):

@@ -35,11 +35,13 @@ from holdfast.host.engine_process import EngineNotStarted, EngineProcess
 from holdfast.host.engine_start import until_ready
 from holdfast.host.engine_sweep import make_way
 from holdfast.host.gpus import gpus_here
+from holdfast.host.triton_stubs import clear_shared
 from holdfast.policy.engine_end import VITAL, crash_of
 from holdfast.policy.foreign_release import completed
 from holdfast.policy.launch import launch
 from holdfast.policy.launch_gpus import indices_of
 from holdfast.policy.start_log import read_line
+from holdfast.policy.triton_launch import shared_prefix
 from holdfast.store.access import AccessFile
 from holdfast.store.engine_record import EngineRecordFile
 from holdfast.store.gguf_head import ALL_F32, file_type_of
@@ -85,6 +87,7 @@ async def opened(order: Order, clock: Clock, tell: Tell) -> AsyncIterator[Opened
         if dealt.url:
             process, url, key = None, dealt.url, settings.engine.key
         else:
+            after.callback(clear_shared, shared_prefix(str(order.room)))
             process = await _started(order, clock, tell)
             after.push_async_callback(_ended, process, tell)
             url, key = process.launch.url, process.launch.key
@@ -137,6 +140,7 @@ async def _started(order: Order, clock: Clock, tell: Tell) -> EngineProcess:
         tell("ending what an earlier life has left of its engine")
         await make_way(before, clock)
         order.records.remove()
+    clear_shared(shared_prefix(str(order.room)))
     found = await asyncio.to_thread(_launch, order)
     if isinstance(found, StartFailure):
         raise EngineNotStarted(found.code, found.why)

@@ -7,6 +7,7 @@ import os
 import signal
 from pathlib import Path
 
+_SHARED = Path("/dev/shm")
 _STUB = "triton_python_backend_stub"
 
 
@@ -38,3 +39,11 @@ def end_stubs(server_pid: int, model: str) -> str:
             continue
         ended += 1
     return f"{ended} processes of {model} were killed" if ended else f"no process of {model} was left"
+
+
+def clear_shared(prefix: str) -> int:
+    """Remove what a Triton that was killed has left in shared memory; how many files. No Triton of this prefix may run."""
+    found = list(_SHARED.glob(f"{prefix}*")) if prefix else []
+    for path in found:
+        path.unlink(missing_ok=True)
+    return len(found)

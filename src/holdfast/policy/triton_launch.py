@@ -1,5 +1,7 @@
 """How Triton Inference Server is started: its words, its environment, its files. What is on this machine comes in as a struct."""
 
+from hashlib import sha256
+
 from msgspec import Struct
 
 from holdfast.domain.engine import EngineKind, Launch, Leave
@@ -59,11 +61,21 @@ def launch_triton(plan: TritonPlan) -> Launch:
     )
 
 
+def shared_prefix(folder: str) -> str:
+    """How the shared memory of the Triton in this folder is called in /dev/shm: each life's alike, and nobody else's."""
+    return f"holdfast_triton_{sha256(folder.encode()).hexdigest()[:16]}_"
+
+
 def _words(plan: TritonPlan) -> list[tuple[str, str, str]]:
     """(flag, value, why)."""
     words = [
         ("--model-repository", f"{plan.folder}/models", "written by Holdfast for this replica alone"),
         ("--backend-directory", plan.install.backends, "where its backends lie"),
+        (
+            "--backend-config",
+            f"python,shm-region-prefix-name={shared_prefix(plan.folder)}",
+            "its shared memory is known by this name, and is removed when it was killed",
+        ),
         (
             "--model-control-mode",
             "explicit",

@@ -123,6 +123,19 @@ def test_other_sites_are_told_too(tmp_path, settings, words, code, said):
     assert said in done.stdout + done.stderr
 
 
+def test_triton_has_no_parser_to_ask_and_that_is_no_problem(tmp_path):
+    machine = Machine(tmp_path, [H200])
+    program = tmp_path / "triton" / "bin" / "tritonserver"
+    program.parent.mkdir(parents=True)
+    program.touch()
+    model = machine.model("v2-lite")
+    settings = f'[model]\npath = "{model}"\n[replica]\nengine = "triton"\ncount = 1\n[engine]\nprogram = "{program}"'
+    done = machine.check(settings, "--parse")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "triton has no parser that can be asked alone: it reads its words at the start" in done.stdout
+    assert "would not start" not in done.stdout
+
+
 def test_the_drivers_table_is_read_or_nothing_is_known():
     one = Gpu(name="NVIDIA H200", memory_bytes=143771 * 1024**2, capability=(9, 0))
     old = Gpu(name="Tesla K80", memory_bytes=11441 * 1024**2)

@@ -101,6 +101,8 @@ def _replica(one: Checked, console: Console) -> None:
         console.print(Text(f"\n  warning: {warning}", "yellow"))
     if one.parser_asked and not one.parser_said:
         console.print(Text(f"\n  {one.engine}'s own parser understands the command", "green"))
+    if one.parser_said and not one.parser_asked:
+        console.print(Text(f"\n  {one.parser_said}", "dim"))
     if one.problem:
         console.print(Text(f"\n  would not start ({one.problem_code.lower()}): {one.problem}", "red"))
     console.print()

@@ -64,8 +64,16 @@ def version_told(kind: EngineKind, program: str) -> str:
     return _run((program, "-c", _VERSION, PACKAGES[kind]), VERSION_S).strip().rpartition("\n")[2]
 
 
+def can_parse(kind: EngineKind) -> bool:
+    """Whether this kind of engine has a parser that can be asked alone. Triton has none."""
+    return kind in PACKAGES
+
+
 def parsed(launch: Launch) -> str:
-    """Empty where the engine's own parser understands the command; else what it said, in one line. Raises OSError."""
+    """Empty where the engine's own parser understands the command; else what it said, in one line.
+
+    Raises OSError, and ValueError where it has none that could be asked: see can_parse.
+    """
     program, *words = launch.argv
     if launch.kind is EngineKind.VLLM:
         command = [program, "-c", _VLLM, *words[1:]]
@@ -76,7 +84,7 @@ def parsed(launch: Launch) -> str:
     elif launch.kind is EngineKind.LLAMACPP:
         command = [program, *words, "--version"]
     else:
-        return f"{launch.kind} has no parser that could be asked alone"
+        raise ValueError(f"{launch.kind} has no parser that could be asked alone")
     with tempfile.TemporaryDirectory() as room:
         for name, text in launch.files:
             path = Path(room) / name

@@ -13,7 +13,7 @@ from holdfast.domain.engine import FOREIGN, Launch, StartFailure
 from holdfast.domain.replica import StartFault
 from holdfast.domain.settings import Settings
 from holdfast.domain.settings_engine import URL, Dealt, deal
-from holdfast.host.engine_asking import can_parse, parsed, version_told
+from holdfast.host.engine_asking import can_parse, lacking, parsed, version_told
 from holdfast.policy.launch import launch
 from holdfast.policy.launch_fit import fit
 from holdfast.policy.launch_plan import Gpu, LaunchPlan
@@ -31,7 +31,7 @@ class Said(Struct, frozen=True):
 
 
 class Checked(Struct, frozen=True, kw_only=True):
-    """One replica. `problem`: why it would not start. `parser_said`: the complaint of the engine's own, or why it was not asked."""
+    """One replica. `problem`: why it would not start. `parser_said`: its complaint, or why none was asked."""
 
     replica: int
     engine: str
@@ -90,6 +90,9 @@ def _of_program(
     if isinstance(made, StartFailure):
         return _failed(head, made)
     found = _told(head, plan, made)
+    absent = lacking(made)
+    if absent:
+        return structs.replace(found, problem=_sentence(absent), problem_code=StartFault.SETTINGS.name)
     if not ask_parser:
         return found
     if not can_parse(made.kind):

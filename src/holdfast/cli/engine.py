@@ -11,6 +11,7 @@ import msgspec
 from rich.console import Console
 from rich.text import Text
 
+from holdfast.app.children import devices_of
 from holdfast.app.engine_check import Checked, Said, check
 from holdfast.domain.settings import BadSettings, Settings
 from holdfast.host.gpus import gpus_here
@@ -35,6 +36,7 @@ def run(args: argparse.Namespace) -> int:
     """0: all would be started. 1: at least one would not. 2: asked wrongly."""
     try:
         settings = with_model(load_settings(args.settings))
+        devices_of(settings.replica.devices)
         numbers = _numbers(settings, args.replica)
     except BadSettings as error:
         print(f"holdfast engine: {error}", file=sys.stderr)

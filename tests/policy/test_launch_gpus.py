@@ -24,4 +24,9 @@ def test_replicas_get_gpus_of_their_own():
     assert gpus_of(facts("r1"), ask(seen=None)) == (0, 1, 2, 3)
     missing = gpus_of(qwen, ask(seen=(H200,)))
     assert "devices names cuda:1, and this machine has 1 GPU: name those that are there" in missing.why
+    twice = gpus_of(qwen, ask(devices=indices_of("cuda:0, cuda"), seen=None))
+    assert twice.code is StartFault.DEVICE
+    assert (
+        "devices names cuda:0 more than once, and engines take nearly all memory of a GPU: name each once" in twice.why
+    )
     assert indices_of("cuda:3, cuda:1,cpu") == (3, 1)

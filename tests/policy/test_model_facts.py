@@ -24,6 +24,10 @@ def test_the_shipped_model_is_known_as_small_and_other_files_as_themselves():
     assert found.named() == "a small model of DeepSeek's architecture, bfloat16, 1 file, 9.0 MiB"
     gguf = facts_of({}, [ModelFile("b-00002-of-00002.gguf", 5), ModelFile("b-00001-of-00002.gguf", 7)])
     assert (gguf.gguf, gguf.gguf_bytes, gguf.quantised) == ("b-00001-of-00002.gguf", 12, "gguf")
+    assert gguf.named() == "another model, GGUF, 0.0 MiB"
+    beside = facts_of({**CONFIGS["r1"], "quantization_config": None}, [ModelFile("b.gguf", 9 * 1024**3)])
+    assert beside.named() == "DeepSeek-V3/R1, GGUF, 9.0 GiB"
+    assert facts_of(tiny, [ModelFile("b.gguf", 9_457_464)]).family is Family.TINY
     assert facts_of({"model_type": "mamba"}, []).family is Family.OTHER
 
 

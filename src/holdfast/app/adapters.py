@@ -40,6 +40,12 @@ def _door(address: Address, clock: Clock) -> HttpDoor:
     return HttpDoor(address.url, clock, address.key)
 
 
+def _openai(address: Address, clock: Clock) -> ForeignEngine:
+    """The usual form of such an address ends in /v1, which the adapter says itself."""
+    url = address.url.rstrip("/").removesuffix("/v1")
+    return OpenAiEngine(HttpDoor(url, clock, address.key), address.serving, _spelling(address))
+
+
 def _spelling(address: Address) -> Spelling:
     if address.folder is None:
         raise ValueError(f"{address.kind} is continued by text: name the model folder, for its tokenizer")
@@ -76,6 +82,6 @@ _MAKERS: dict[EngineKind, Callable[[Address, Clock], ForeignEngine]] = {
     EngineKind.VLLM: lambda address, clock: VllmEngine(_door(address, clock), address.serving),
     EngineKind.SGLANG: lambda address, clock: SglangEngine(_door(address, clock), address.serving),
     EngineKind.LLAMACPP: _llamacpp,
-    EngineKind.OPENAI: lambda address, clock: OpenAiEngine(_door(address, clock), address.serving, _spelling(address)),
+    EngineKind.OPENAI: _openai,
     EngineKind.TRITON: _triton,
 }

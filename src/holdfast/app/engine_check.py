@@ -13,13 +13,14 @@ from holdfast.domain.engine import FOREIGN, Launch, StartFailure
 from holdfast.domain.replica import StartFault
 from holdfast.domain.settings import Settings
 from holdfast.domain.settings_engine import URL, Dealt, deal
-from holdfast.host.engine_asking import parsed, version_told
+from holdfast.host.engine_asking import can_parse, lacking, parsed, version_told
 from holdfast.policy.launch import launch
 from holdfast.policy.launch_fit import fit
 from holdfast.policy.launch_plan import Gpu, LaunchPlan
 from holdfast.store.folder import folder_of
 
 LOOPBACKS = ("127.", "localhost", "::1")
+NO_PARSER = "has no parser that can be asked alone: it reads its words at the start"
 
 
 class Said(Struct, frozen=True):
@@ -30,7 +31,7 @@ class Said(Struct, frozen=True):
 
 
 class Checked(Struct, frozen=True, kw_only=True):
-    """One replica. `problem`: why it would not start. `parsed`: whether the engine's own parser was asked, and its complaint."""
+    """One replica. `problem`: why it would not start. `parser_said`: its complaint, or why none was asked."""
 
     replica: int
     engine: str
@@ -88,8 +89,16 @@ def _of_program(
     made = launch(plan)
     if isinstance(made, StartFailure):
         return _failed(head, made)
-    complaint = parsed(made) if ask_parser else ""
-    found = structs.replace(_told(head, plan, made), parser_asked=ask_parser, parser_said=complaint)
+    found = _told(head, plan, made)
+    absent = lacking(made)
+    if absent:
+        return structs.replace(found, problem=_sentence(absent), problem_code=StartFault.SETTINGS.name)
+    if not ask_parser:
+        return found
+    if not can_parse(made.kind):
+        return structs.replace(found, parser_said=f"{made.kind} {NO_PARSER}")
+    complaint = parsed(made)
+    found = structs.replace(found, parser_asked=True, parser_said=complaint)
     return structs.replace(found, problem=complaint, problem_code=StartFault.SETTINGS.name) if complaint else found
 
 

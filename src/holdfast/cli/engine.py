@@ -11,6 +11,7 @@ import msgspec
 from rich.console import Console
 from rich.text import Text
 
+from holdfast.app.children import devices_of
 from holdfast.app.engine_check import Checked, Said, check
 from holdfast.domain.settings import BadSettings, Settings
 from holdfast.host.gpus import gpus_here
@@ -35,6 +36,7 @@ def run(args: argparse.Namespace) -> int:
     """0: all would be started. 1: at least one would not. 2: asked wrongly."""
     try:
         settings = with_model(load_settings(args.settings))
+        devices_of(settings.replica.devices)
         numbers = _numbers(settings, args.replica)
     except BadSettings as error:
         print(f"holdfast engine: {error}", file=sys.stderr)
@@ -44,6 +46,8 @@ def run(args: argparse.Namespace) -> int:
     for number in numbers:
         known = any(one.engine == settings.replica.engine and one.parser_asked for one in found)
         found.append(check(settings, number, seen, args.parse and not known))
+    if not found and not args.json:
+        print("[replica] count is 0: no replica is started, so there is no engine to check.")
     if args.json:
         sys.stdout.write(msgspec.json.format(msgspec.json.encode(found)).decode() + "\n")
     else:
@@ -55,6 +59,8 @@ def _numbers(settings: Settings, only: int | None) -> list[int]:
     most = max(settings.replica.count, settings.scaling.max if settings.scaling.on else 0)
     if only is None:
         return list(range(most))
+    if not most:
+        raise BadSettings(f"there is no replica {only}: [replica] count is 0.")
     if not 0 <= only < most:
         raise BadSettings(f"there is no replica {only}: they are counted from 0 to {most - 1}.")
     return [only]
@@ -101,6 +107,8 @@ def _replica(one: Checked, console: Console) -> None:
         console.print(Text(f"\n  warning: {warning}", "yellow"))
     if one.parser_asked and not one.parser_said:
         console.print(Text(f"\n  {one.engine}'s own parser understands the command", "green"))
+    if one.parser_said and not one.parser_asked:
+        console.print(Text(f"\n  {one.parser_said}", "dim"))
     if one.problem:
         console.print(Text(f"\n  would not start ({one.problem_code.lower()}): {one.problem}", "red"))
     console.print()

@@ -24,11 +24,19 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def run(args: argparse.Namespace) -> int:
     """0: written. 1: it can't be; the sentence says why."""
+    if not args.model.is_dir():
+        return _refused(f"there is no folder at {args.model}: name a model folder in Hugging Face format.")
     path = args.file or args.model / f"{args.model.resolve().name}.gguf"
     try:
         size = write_gguf(args.model, path, args.type)
-    except (BadModel, OSError) as error:
-        print(f"holdfast gguf: {error}", file=sys.stderr)
-        return 1
+    except BadModel as error:
+        return _refused(str(error))
+    except OSError as error:
+        return _refused(f"{error.filename or path} can't be read or written: {error.strerror or error}.")
     print(f'{path}: {size / 1e6:.1f} MB. Serve its folder with [replica] engine = "llamacpp".')
     return 0
+
+
+def _refused(sentence: str) -> int:
+    print(f"holdfast gguf: {sentence}", file=sys.stderr)
+    return 1

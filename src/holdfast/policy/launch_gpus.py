@@ -45,6 +45,10 @@ def gpus_of(facts: ModelFacts, ask: Ask) -> tuple[int, ...] | StartFailure:
         there = f"{len(ask.seen or ())} GPU{'' if len(ask.seen or ()) == 1 else 's'}"
         why = f"[replica] devices names cuda:{missing[0]}, and this machine has {there}"
         return StartFailure(StartFault.DEVICE, f"{why}: name those that are there, counted from 0")
+    twice = next((one for at, one in enumerate(ask.devices) if one in ask.devices[:at]), None)
+    if twice is not None:
+        why = f"[replica] devices names cuda:{twice} more than once, and engines take nearly all memory of a GPU"
+        return StartFailure(StartFault.DEVICE, f"{why}: name each once")
     count = ask.wanted or _by_profile(facts, ask)
     groups = len(ask.devices) // count
     divided = any(name_of(word) in SHARES for word in ask.args)

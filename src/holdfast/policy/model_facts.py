@@ -78,7 +78,9 @@ class ModelFacts(Struct, frozen=True, kw_only=True):
         return self.latent[0] > 0
 
     def named(self) -> str:
-        """For a sentence: `DeepSeek-V3/R1, fp8, 163 files, 641.3 GiB`."""
+        """For a sentence: `DeepSeek-V3/R1, fp8, 163 files, 641.3 GiB`. What has no weights but a GGUF is named by that."""
+        if self.gguf and not self.shards:
+            return f"{self.family}, GGUF, {gib(self.gguf_bytes)}"
         numbers = self.quantised or self.numbers or "numbers not told"
         files = f"{self.shards} file{'' if self.shards == 1 else 's'}"
         return f"{self.family}, {numbers}, {files}, {gib(self.weights_bytes)}"
@@ -95,15 +97,16 @@ def facts_of(config: Mapping[str, object], files: Sequence[ModelFile]) -> ModelF
     weights = [one for one in files if one.name.endswith(WEIGHTS)]
     text = _text_of(config)
     size = sum(one.size for one in weights)
+    gguf_size = sum(one.size for one in files if one.name.endswith(".gguf"))
     latent = (_count(text, "kv_lora_rank"), _count(text, "qk_rope_head_dim"))
     heads_kv = _count(text, "num_key_value_heads")
     return ModelFacts(
-        family=_family(config, text, size),
+        family=_family(config, text, size or gguf_size),
         architecture=_architecture(config),
         weights_bytes=size,
         shards=len(weights),
         gguf=gguf[0] if gguf else "",
-        gguf_bytes=sum(one.size for one in files if one.name.endswith(".gguf")),
+        gguf_bytes=gguf_size,
         quantised=_quantised(config, gguf),
         numbers=str(config.get("torch_dtype") or config.get("dtype") or ""),
         context_tokens=_count(text, "max_position_embeddings"),

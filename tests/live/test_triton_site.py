@@ -45,6 +45,8 @@ def test_a_stub_that_dies_under_a_stream_costs_a_pause_and_no_token(tmp_path: Pa
         assert [one.end for one in answers] == ["length"] * 3, streams.told()
         assert [one.text for one in answers] == whole
         if "the engine was ended by SIGABRT" in (site.state / "log" / "replica-0.log").read_text():
-            pytest.skip("Triton 2.51 has aborted while it unloaded the model, as it does now and then; no answer has suffered")
+            pytest.skip(
+                "Triton 2.51 has aborted while it unloaded the model, as it does now and then; no answer has suffered"
+            )
         assert (site.pid("replica-0"), server_of(site)) == (replica, server), "it was mended where it stood"
         assert stubs_of(server, "holdfast") not in ((), (stub,))

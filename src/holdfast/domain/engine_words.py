@@ -56,8 +56,8 @@ OWN: dict[EngineKind, dict[str, str]] = {
         "metrics-port": DOOR, "allow-http": DOOR, "allow-grpc": DOOR, "allow-metrics": COUNTERS, "model-repository": MODEL,
         "model-store": MODEL, "model-control-mode": MODEL, "load-model": MODEL, "backend-directory": CODE,
         "log-verbose": PROMPTS, "trace-config": PROMPTS, "trace-file": PROMPTS, "trace-level": PROMPTS,
-        "allow-sagemaker": DOOR, "allow-vertex-ai": DOOR, "repoagent-directory": CODE, "cache-directory": CODE, "cache-config": DOOR,
-        "grpc-restricted-protocol": LIMITED, "http-restricted-api": LIMITED,
+        "allow-sagemaker": DOOR, "allow-vertex-ai": DOOR, "repoagent-directory": CODE, "cache-directory": CODE,
+        "cache-config": DOOR, "grpc-restricted-protocol": LIMITED, "http-restricted-api": LIMITED,
     },
     EngineKind.LLAMACPP: {
         "host": DOOR, "port": DOOR, "path": DOOR, "reuse-port": DOOR, "ssl-key-file": DOOR, "ssl-cert-file": DOOR,

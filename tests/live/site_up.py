@@ -11,13 +11,14 @@ import json
 import os
 import select
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
+
+from holdfast.host.ports import free_ports
 
 T = TypeVar("T")
 PATIENCE_S = 60.0  # a starved machine loads libraries slowly; a healthy one needs a second or two
@@ -38,15 +39,6 @@ def wait_for(what: str, find: Callable[[], T | bool | None], patience_s: float =
         if time.monotonic() > until:
             raise TooLate(f"{what} did not happen in {patience_s:.0f} s\n{tell() if tell else ''}")
         select.select([], [], [], POLL_S)
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody holds at this moment."""
-    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [one.getsockname()[1] for one in held]
-    for one in held:
-        one.close()
-    return ports
 
 
 def alive(pid: int) -> bool:

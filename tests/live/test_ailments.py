@@ -12,9 +12,10 @@ import httpx
 import pytest
 from full_disk import SmallDisk
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from site_up import alive, free_ports, wait_for
+from site_up import alive, wait_for
 
 from holdfast.domain.roster import Roster
+from holdfast.host.ports import free_ports
 from holdfast.sim.levers import Pull, pull_lever
 from holdfast.store import snapshot
 

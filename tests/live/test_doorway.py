@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 import uvloop
-from site_up import free_ports
 
 from holdfast.domain.ports import Child
 from holdfast.gateway.accepting import ACCEPTS_MAX, Accepting
 from holdfast.host.clock import MonotonicClock
 from holdfast.host.doorway import LISTEN_FD, Doorway, Handover, ask, lent_listener
+from holdfast.host.ports import free_ports
 from holdfast.host.processes import Processes
 from holdfast.store.births import Births
 

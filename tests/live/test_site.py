@@ -14,7 +14,9 @@ from pathlib import Path
 
 import httpx
 import pytest
-from site_up import Site, alive, free_ports, wait_for
+from site_up import Site, alive, wait_for
+
+from holdfast.host.ports import free_ports
 
 SHIPPED = Path(__file__).parents[2] / "src" / "holdfast" / "shipped" / "pearl"
 

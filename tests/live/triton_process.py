@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sysconfig
 from pathlib import Path
@@ -12,6 +11,7 @@ from holdfast.domain.fault import EngineLost
 from holdfast.domain.triton import STREAM, UNARY, PearlPlan
 from holdfast.engine.triton import TritonEngine, TritonSettings
 from holdfast.host.clock import MonotonicClock
+from holdfast.host.ports import free_ports
 from holdfast.host.triton_install import find_triton, lay_out_backends
 from holdfast.host.triton_stubs import stubs_of
 from holdfast.policy.triton_launch import TritonPlan, launch_triton
@@ -36,17 +36,6 @@ def absent() -> str:
     except ValueError as error:
         return f"no real Triton here: {error} (make triton, or HOLDFAST_TRITON_PYTHON)"
     return ""
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that were free a moment ago."""
-    held = [socket.socket() for _ in range(count)]
-    for one in held:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in held]
-    for one in held:
-        one.close()
-    return ports
 
 
 class TritonProcess:

@@ -88,7 +88,7 @@ async def opened(order: Order, clock: Clock, tell: Tell) -> AsyncIterator[Opened
             process, url, key = None, dealt.url, settings.engine.key
         else:
             after.callback(clear_shared, shared_prefix(str(order.room)))
-            process = await _started(order, clock, tell)
+            process = await _started(order, dealt, clock, tell)
             after.push_async_callback(_ended, process, tell)
             url, key = process.launch.url, process.launch.key
         engine = adapter(_address(order, dealt, url, key), clock)
@@ -133,7 +133,7 @@ async def _ended(process: EngineProcess, tell: Tell) -> None:
     await process.leave()
 
 
-async def _started(order: Order, clock: Clock, tell: Tell) -> EngineProcess:
+async def _started(order: Order, dealt: Dealt, clock: Clock, tell: Tell) -> EngineProcess:
     """A new process of the engine, after what an earlier life has left is gone."""
     before = order.records.read()
     if before is not None:
@@ -141,7 +141,7 @@ async def _started(order: Order, clock: Clock, tell: Tell) -> EngineProcess:
         await make_way(before, clock)
         order.records.remove()
     clear_shared(shared_prefix(str(order.room)))
-    found = await asyncio.to_thread(_launch, order)
+    found = await asyncio.to_thread(_launch, order, dealt)
     if isinstance(found, StartFailure):
         raise EngineNotStarted(found.code, found.why)
     log, whole = AccessFile(order.log), order.settings.engine.log_whole
@@ -151,10 +151,9 @@ async def _started(order: Order, clock: Clock, tell: Tell) -> EngineProcess:
     return process
 
 
-def _launch(order: Order) -> Launch | StartFailure:
+def _launch(order: Order, dealt: Dealt) -> Launch | StartFailure:
     """The command, found out on this machine: it asks the program for its version, and the driver for the GPUs."""
     settings = order.settings
-    dealt = deal(settings.replica.engine, settings.replica.url, settings.engine, order.number)
     version = version_told(dealt.kind, dealt.program) if dealt.program else ""
     place = Place(number=order.number, replicas=settings.replica.count, room=order.room)
     plan = planned(settings, dealt, place, gpus_here(), version)

@@ -2,9 +2,7 @@
 
 import os
 import secrets
-import socket
 import sysconfig
-from contextlib import ExitStack
 from pathlib import Path
 
 import msgspec
@@ -14,9 +12,10 @@ from holdfast.domain.engine import EngineKind, StartFailure
 from holdfast.domain.replica import StartFault
 from holdfast.domain.settings import Settings
 from holdfast.domain.settings_engine import Dealt
+from holdfast.host.ports import free_ports
 from holdfast.host.triton_install import find_triton, lay_out_backends
 from holdfast.policy.launch_gpus import Ask, gpus_of, indices_of, seen_of
-from holdfast.policy.launch_plan import LOOPBACK, Gpu, LaunchPlan, version_of
+from holdfast.policy.launch_plan import Gpu, LaunchPlan, version_of
 from holdfast.policy.model_facts import ModelFacts, ModelFile, facts_of
 
 PORTS = 3  # Triton takes three
@@ -103,12 +102,3 @@ def planned(
         triton=triton,
         python_paths=(str(PACKAGE.parent), *sorted({sysconfig.get_path(one) for one in ("purelib", "platlib")})),
     )
-
-
-def free_ports(count: int) -> tuple[int, ...]:
-    """TCP ports of the loopback that nobody listens on now."""
-    with ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind((LOOPBACK, 0))
-        return tuple(one.getsockname()[1] for one in sockets)

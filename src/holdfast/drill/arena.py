@@ -9,10 +9,9 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import sys
 import tempfile
-from contextlib import AsyncExitStack, ExitStack
+from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
 
@@ -29,6 +28,7 @@ from holdfast.drill.engine_parts import Part
 from holdfast.drill.tail import Tail
 from holdfast.drill.truth import Truth
 from holdfast.host import proc
+from holdfast.host.ports import free_ports
 from holdfast.policy.havoc import Blow
 from holdfast.sim.levers import Pull, State, pull_lever
 from holdfast.store import snapshot
@@ -54,16 +54,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     ready_s: float = 180.0
 
 
-def free_ports(count: int) -> list[int]:
-    """TCP ports of the loopback that nobody listens on now."""
-    with ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-
-
-def toml(plan: Plan, state_dir: Path, ports: list[int]) -> str:
+def toml(plan: Plan, state_dir: Path, ports: tuple[int, ...]) -> str:
     """The settings file. Deaths are free of charge here: whoever kills on purpose wants them back at once."""
     gateway_port, control_port, health_port = ports
     sections: Sections = {

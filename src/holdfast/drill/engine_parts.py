@@ -43,7 +43,7 @@ def pid_of(run_file: Path, part: Part) -> int:
 
 def argument(run_file: Path, word: str) -> str:
     """What follows this word on the command line of the engine's first process; empty when it is not there."""
-    words = _words(pid_of(run_file, Part.ENGINE))
+    words = sessions.words(pid_of(run_file, Part.ENGINE))
     for number, one in enumerate(words):
         if one == word and number + 1 < len(words):
             return words[number + 1]
@@ -59,10 +59,3 @@ def strike(pid: int, blow: Blow) -> int | None:
         signal.pidfd_send_signal(pidfd, signal.Signals[blow.value])
         return pidfd
     return None
-
-
-def _words(pid: int) -> list[str]:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().decode("utf-8", "replace").strip("\0").split("\0")
-    except OSError:
-        return []

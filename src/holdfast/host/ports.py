@@ -1,7 +1,8 @@
-"""TCP ports: can one be had? Asked before anything is started, so that the answer is a sentence and not a dead child."""
+"""TCP ports: which are free, and can one be had? Asked before anything is started: a sentence is better than a dead child."""
 
 import errno
 import socket
+from contextlib import ExitStack
 
 
 def complaint(host: str, port: int) -> str:
@@ -16,3 +17,12 @@ def complaint(host: str, port: int) -> str:
             return "is taken by another program"
         return f"can't be had: {error.strerror}"
     return ""
+
+
+def free_ports(count: int) -> tuple[int, ...]:
+    """TCP ports of the loopback that nobody listens on now, all different."""
+    with ExitStack() as held:
+        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return tuple(one.getsockname()[1] for one in sockets)

@@ -63,13 +63,18 @@ def variable(pid: int, name: str) -> str:
     return next((entry[len(head) :].decode("ascii", "replace") for entry in entries if entry.startswith(head)), "")
 
 
+def words(pid: int) -> list[str]:
+    """Its command line; one empty word when it is not there, or not ours to read."""
+    try:
+        line = (_PROC / str(pid) / "cmdline").read_bytes()
+    except OSError:
+        line = b""
+    return line.decode("utf-8", "replace").rstrip("\0").split("\0")
+
+
 def title(pid: int) -> str:
     """What a process calls itself: the first word of its command line, without the folders; setproctitle writes there."""
-    try:
-        words = (_PROC / str(pid) / "cmdline").read_bytes()
-    except OSError:
-        return ""
-    return words.split(b"\0")[0].decode("utf-8", "replace").rpartition("/")[2]
+    return words(pid)[0].rpartition("/")[2]
 
 
 def carries(pid: int, token: str) -> bool:
@@ -87,7 +92,7 @@ def machine() -> str:
 
 def members(session: int, token: str) -> list[Seen]:
     """The living processes of a session, those that carry the token, and all that descend from either. 0: no session."""
-    living = {one.pid: one for one in _living()}
+    living = {one.pid: one for one in all_living()}
     found = {pid for pid, one in living.items() if session and one.session == session}
     found |= {pid for pid in living.keys() - found if carries(pid, token)}
     while True:
@@ -136,7 +141,8 @@ def kill(ones: Iterable[Seen]) -> None:
             os.close(fd)
 
 
-def _living() -> Iterator[Seen]:
+def all_living() -> Iterator[Seen]:
+    """Every process that lives, but us."""
     for entry in _PROC.iterdir():
         one = seen(int(entry.name)) if entry.name.isdigit() else None
         if one is not None and one.alive and one.pid != os.getpid():

@@ -7,6 +7,8 @@ import os
 import signal
 from pathlib import Path
 
+from holdfast.host import sessions
+
 _SHARED = Path("/dev/shm")
 _STUB = "triton_python_backend_stub"
 
@@ -14,17 +16,10 @@ _STUB = "triton_python_backend_stub"
 def stubs_of(server_pid: int, model: str) -> tuple[int, ...]:
     """Pids of the live stubs of this server that run this model, the oldest first. None where /proc can't be read."""
     found = []
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            words = (entry / "cmdline").read_bytes().decode("utf-8", "replace").split("\0")
-            fields = (entry / "stat").read_text().rpartition(")")[2].split()
-        except OSError:  # it has ended meanwhile
-            continue
-        ours = int(fields[1]) == server_pid and fields[0] not in "ZX" and words[0].endswith(_STUB)
-        if ours and any(f"/{model}/" in word for word in words):
-            found.append((int(fields[19]), int(entry.name)))
+    for one in sessions.all_living():
+        words = sessions.words(one.pid) if one.parent == server_pid else [""]
+        if words[0].endswith(_STUB) and any(f"/{model}/" in word for word in words):
+            found.append((one.start_ticks, one.pid))
     return tuple(pid for _, pid in sorted(found))
 
 

@@ -10,7 +10,7 @@ import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -71,25 +71,41 @@ ASKED = [
 
 
 @pytest.fixture(scope="module")
-def triton() -> Iterator[TritonProcess]:
-    yield from running(unary_batch=8)
+def shared() -> Iterator[list[TritonProcess]]:
+    """The Triton of this module, and those before it that died."""
+    processes: list[TritonProcess] = []
+    yield processes
+    for process in processes:
+        process.end()
+        shutil.rmtree(process.folder)
 
 
 @pytest.fixture
-def another() -> Iterator[TritonProcess]:
-    yield from running()
+def triton(shared: list[TritonProcess]) -> TritonProcess:
+    """One that runs, whatever became of the one before."""
+    if not shared or shared[-1].popen.poll() is not None:
+        shared.append(TritonProcess(Path(tempfile.mkdtemp(prefix="hf")), unary_batch=8))
+        uvloop.run(shared[-1].until_ready())
+        print(f"ready in {shared[-1].ready_s:.1f} s")
+    return shared[-1]
 
 
-def running(unary_batch: int = 0) -> Iterator[TritonProcess]:
+@contextmanager
+def running() -> Iterator[TritonProcess]:
     folder = Path(tempfile.mkdtemp(prefix="hf"))
-    process = TritonProcess(folder, unary_batch=unary_batch)
+    process = TritonProcess(folder)
     try:
         uvloop.run(process.until_ready())
-        print(f"ready in {process.ready_s:.1f} s")
         yield process
     finally:
         process.end()
         shutil.rmtree(folder)
+
+
+@pytest.fixture
+def another() -> Iterator[TritonProcess]:
+    with running() as process:
+        yield process
 
 
 @asynccontextmanager
@@ -242,6 +258,12 @@ def test_the_unary_variant_gathers_requests_for_fifteen_milliseconds(triton: Tri
     uvloop.run(run())
 
 
+def test_what_it_was_started_with(triton: TritonProcess) -> None:
+    paths = json.loads((triton.folder / "models/holdfast/paths.json").read_text())
+    assert all(Path(path).is_dir() for path in paths)
+    assert "default_queue_policy" not in (triton.folder / "models/holdfast_unary/config.pbtxt").read_text()
+
+
 async def green(process: TritonProcess) -> dict[str, str]:
     """Every health endpoint that it has."""
 
@@ -257,40 +279,49 @@ async def green(process: TritonProcess) -> dict[str, str]:
     return told
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "frozen"])
-def test_a_stub_that_is_gone_is_found_under_green_health_and_repaired(
-    triton: TritonProcess, number: signal.Signals
-) -> None:
+async def lose_the_stub(triton: TritonProcess, number: signal.Signals) -> None:
+    """Three answers are under way when the stub is lost. EngineLost from the probes where Triton itself is lost with it."""
     asked = [structs.replace(ASKED[2], id=str(n), seed=n, max_tokens=200) for n in range(3)]
-
-    async def run() -> None:
-        async with engine_of(triton) as engine:
-            heard = [Heard() for _ in asked]
-            reading = [asyncio.ensure_future(listen_to(engine, a, h)) for a, h in zip(asked, heard, strict=True)]
-            while not all(len(one.ids) > 10 for one in heard):
-                await CLOCK.sleep(0.005)
-            stub, at, frozen = triton.stub(), CLOCK.now(), number is signal.SIGSTOP
-            os.kill(stub, number)
+    async with engine_of(triton) as engine:
+        heard = [Heard() for _ in asked]
+        reading = [asyncio.ensure_future(listen_to(engine, a, h)) for a, h in zip(asked, heard, strict=True)]
+        while not all(len(one.ids) > 10 for one in heard):
+            await CLOCK.sleep(0.005)
+        stub, at, frozen = triton.stub(), CLOCK.now(), number is signal.SIGSTOP
+        os.kill(stub, number)
+        try:
             probe = await engine.probe()
             found_s = CLOCK.now() - at
             assert not probe.ready
             assert "dead or frozen" in probe.why
             assert set((await green(triton)).values()) == {"200"}, "Triton calls itself healthy all the while"
-            for outcome in await asyncio.gather(*reading, return_exceptions=True):
-                assert isinstance(outcome, EngineLost)
-            lost_s = CLOCK.now() - at
-            killed = end_stubs(triton.popen.pid, STREAM)
-            assert killed == ("1 processes of holdfast were killed" if frozen else "no process of holdfast was left")
-            told = await engine.repair()
-            print(f"{number.name}: found in {found_s:.2f} s, streams ended after {lost_s:.2f} s; {told}")
-            assert (await engine.probe()).ready
-            assert len(stubs_of(triton.popen.pid, STREAM)) == 1, "the old process keeps its memory"
-            for a, h in zip(asked, heard, strict=True):
-                rest = await listen_to(engine, structs.replace(a, delivered_ids=h.ids))
-                assert h.ids + rest.ids == embedded(a), "the answer goes on in the new process as if nothing had been"
-            assert triton.popen.poll() is None
+        finally:
+            outcomes = await asyncio.gather(*reading, return_exceptions=True)
+            assert all(isinstance(outcome, EngineLost) for outcome in outcomes)
+        lost_s = CLOCK.now() - at
+        killed = end_stubs(triton.popen.pid, STREAM)
+        assert killed == ("1 processes of holdfast were killed" if frozen else "no process of holdfast was left")
+        told = await engine.repair()
+        print(f"{number.name}: found in {found_s:.2f} s, streams ended after {lost_s:.2f} s; {told}")
+        assert (await engine.probe()).ready
+        assert len(stubs_of(triton.popen.pid, STREAM)) == 1, "the old process keeps its memory"
+        for a, h in zip(asked, heard, strict=True):
+            rest = await listen_to(engine, structs.replace(a, delivered_ids=h.ids))
+            assert h.ids + rest.ids == embedded(a), "the answer goes on in the new process as if nothing had been"
+        assert triton.popen.poll() is None
 
-    uvloop.run(run())
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "frozen"])
+def test_a_stub_that_is_gone_is_found_under_green_health_and_repaired(number: signal.Signals) -> None:
+    """Now and then Triton 2.51 aborts when it loses a stub that was answering: told like any death. Then another is asked."""
+    for _ in range(4):
+        with running() as triton:
+            try:
+                return uvloop.run(lose_the_stub(triton, number))
+            except (EngineLost, OSError) as lost:
+                print(f"with its stub Triton itself was lost: rc {triton.popen.wait(10)}; {lost}")
+                assert triton.popen.returncode == -signal.SIGABRT
+    pytest.skip("each of four Tritons aborted when it lost its stub; no answer has suffered")
 
 
 def test_a_stranger_can_look_at_its_health_and_nothing_else(triton: TritonProcess) -> None:
@@ -312,7 +343,7 @@ def test_a_stranger_can_look_at_its_health_and_nothing_else(triton: TritonProces
 
 
 def test_without_a_repair_the_whole_server_dies_once_a_frozen_stub_thaws(triton: TritonProcess) -> None:
-    """Why a frozen stub is not waited for. It ends the server, so it comes after all that need it."""
+    """Why a frozen stub is not waited for."""
 
     async def run() -> None:
         async with engine_of(triton) as engine:
@@ -369,10 +400,3 @@ def test_a_draining_server_refuses_new_answers_and_its_death_is_told_at_once(ano
                 await engine.probe()
 
     uvloop.run(run())
-
-
-def test_what_it_was_started_with(triton: TritonProcess) -> None:
-    """Runs after the server's end, and so reads only files."""
-    paths = json.loads((triton.folder / "models/holdfast/paths.json").read_text())
-    assert all(Path(path).is_dir() for path in paths)
-    assert "default_queue_policy" not in (triton.folder / "models/holdfast_unary/config.pbtxt").read_text()

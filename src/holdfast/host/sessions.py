@@ -34,7 +34,7 @@ _SYS_NICE = 23  # CAP_SYS_NICE's bit
 _TRACKER = "multiprocessing.resource_tracker"
 _READ_BYTES = 64 * 1024
 _MEMORY = Path("/dev/shm")
-# What programs keep there for themselves alone: Python's shared memory and semaphores, PyTorch's, NCCL's, our own Triton's. A file
+# What programs keep there for themselves alone: Python's shared memory and semaphores, PyTorch's, NCCL's, our Triton's. A file
 # of another name may be somebody else's, though an engine has it mapped: a model that was copied there.
 _THEIR_OWN = ("psm_", "sem.mp-", "torch_", "nccl-", "holdfast_triton_")
 

@@ -171,6 +171,7 @@ def _address(order: Order, dealt: Dealt, url: str, key: str) -> Address:
         context_tokens_max=settings.replica.context_tokens_max,
         slots=settings.replica.slots,
         exactness=Exactness.GREEDY if _steady(settings, outside) else Exactness.FAIR,
+        outside=outside,
     )
     return Address(kind=dealt.kind, url=url, serving=serving, key=key, folder=folder)
 

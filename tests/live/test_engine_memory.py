@@ -14,7 +14,7 @@ from msgspec import structs
 
 from holdfast.host import sessions
 from holdfast.host.clock import MonotonicClock
-from holdfast.host.engine_sweep import make_way
+from holdfast.host.engine_sweep import make_way, sweep
 
 MEMORY = Path("/dev/shm")
 # As vLLM has them: Python's shared memory, a semaphore for processes that are spawned, and the process that would remove both.
@@ -149,6 +149,20 @@ def test_the_guard_frees_what_it_was_told_when_all_were_killed_at_once(tmp_path,
         assert there(name)
         os.kill(guard, signal.SIGCONT)
         assert all_gone(fds)
+        assert not there(name)
+
+
+def test_a_supervisor_frees_it_where_no_next_life_begins(tmp_path, files):
+    name = files.make("psm_")
+    with Keeper(tmp_path, mapping(name)) as keeper:
+        keeper.kill_guard()
+        keeper.kill()
+        record = keeper.records.read()
+        assert sweep(record) == keeper.pids
+        assert all_gone(keeper.fds, close=False)
+        assert sweep(structs.replace(record, machine="another boot")) == []
+        assert there(name)
+        assert sweep(record) == []
         assert not there(name)
 
 

@@ -44,8 +44,8 @@ from holdfast.policy.start_log import read_line
 from holdfast.policy.triton_launch import shared_prefix
 from holdfast.store.access import AccessFile
 from holdfast.store.engine_record import EngineRecordFile
-from holdfast.store.gguf_head import ALL_F32, file_type_of
-from holdfast.store.model_folder import weights_of
+from holdfast.store.gguf_head import ALL_F32, head_of
+from holdfast.store.model_folder import gguf_of, gguf_weights_of, weights_of
 
 KNOCK_S, RETELL_S = 0.5, 60.0
 
@@ -171,6 +171,7 @@ def _address(order: Order, dealt: Dealt, url: str, key: str) -> Address:
         context_tokens_max=settings.replica.context_tokens_max,
         slots=settings.replica.slots,
         exactness=Exactness.GREEDY if _steady(settings, outside) else Exactness.FAIR,
+        outside=outside,
     )
     return Address(kind=dealt.kind, url=url, serving=serving, key=key, folder=folder)
 
@@ -185,7 +186,7 @@ def _steady(settings: Settings, outside: bool) -> bool:
 
 def _whole_numbers(folder: Path) -> bool:
     """Whether the GGUF file of the folder, if it has one, keeps its weights in fp32: others are computed as they are kept."""
-    return all(file_type_of(path) == ALL_F32 for path in sorted(folder.glob("*.gguf"))[:1])
+    return all(head_of(path).file_type == ALL_F32 for path in gguf_of(folder)[:1])
 
 
 async def _ask(engine: ForeignEngine, learnt: list[Abilities]) -> bool:
@@ -257,12 +258,15 @@ def release_of(engine: ForeignEngine, abilities: Abilities, settings: Settings, 
     replica = settings.replica
     # of an engine outside nobody here has seen the weights: a site that mixes vouches for them, or they are not known
     vouched = bool(settings.engine.mix) or not outside
-    weights = weights_of(Path(settings.model.path)) if vouched else ""
+    path = Path(settings.model.path)
+    weights = folder = weights_of(path) if vouched else ""
+    if abilities.kind is EngineKind.LLAMACPP and not outside:
+        weights = gguf_weights_of(path, folder)
     parts = (
         *(told.engine, told.digest, abilities.version, abilities.served_as, weights, replica.dtype),
         *(settings.engine.args, settings.engine.env, replica.devices, outside),
     )
-    whole = completed(told, abilities, weights, settings.engine.greedy_across)
+    whole = completed(told, abilities, weights, settings.engine.greedy_across, folder)
     keyed = told.exactness is Exactness.EXACT  # the embedded engine, inside a server of somebody else
     greedy = whole.exactness is Exactness.GREEDY
     return structs.replace(

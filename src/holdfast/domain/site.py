@@ -60,7 +60,9 @@ class ProcessView(Struct, frozen=True, kw_only=True):
     epoch: int = 0  # the upgrade that it belongs to
     model: str = ""  # which model a replica serves: empty for the site's own, else the name of the smaller one
     stage: str = ""  # how far a start has come that takes long
-    engine: str = ""  # a foreign engine's build, and what it can do: vllm 0.32.0: ids in, ids out; no priority
+    engine: str = (
+        ""  # of a replica: embedded; a foreign one's build, and what it can do: vllm 0.32.0: ids in; no priority
+    )
 
 
 class SiteView(Struct, frozen=True, kw_only=True):

@@ -366,7 +366,7 @@ class Supervise:
                 epoch=one.fact.epoch,
                 model=one.model,
                 stage=one.fact.stage,
-                engine=one.fact.engine,
+                engine=one.fact.engine or (one.fact.release.engine if one.fact.release is not None else ""),
             )
             for one in ones
         )

@@ -43,6 +43,7 @@ from holdfast.policy.launch_gpus import indices_of
 from holdfast.policy.start_log import read_line
 from holdfast.policy.triton_launch import shared_prefix
 from holdfast.store.access import AccessFile
+from holdfast.store.engine_key import read_key
 from holdfast.store.engine_record import EngineRecordFile
 from holdfast.store.gguf_head import ALL_F32, file_type_of
 from holdfast.store.model_folder import weights_of
@@ -85,7 +86,7 @@ async def opened(order: Order, clock: Clock, tell: Tell) -> AsyncIterator[Opened
     dealt = deal(settings.replica.engine, settings.replica.url, settings.engine, order.number)
     async with contextlib.AsyncExitStack() as after:
         if dealt.url:
-            process, url, key = None, dealt.url, settings.engine.key
+            process, url, key = None, dealt.url, read_key(dealt.url, settings.engine)
         else:
             after.callback(clear_shared, shared_prefix(str(order.room)))
             process = await _started(order, dealt, clock, tell)

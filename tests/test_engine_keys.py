@@ -1,4 +1,4 @@
-"""Which key an engine that runs already is shown: its own, and never that of another owner's."""
+"""Which key an engine that runs already is shown, and what of its complaints goes no further: where it runs, and its key."""
 
 import asyncio
 from contextlib import AsyncExitStack
@@ -6,6 +6,8 @@ from contextlib import AsyncExitStack
 import pytest
 
 from holdfast.app.foreign import Order, opened
+from holdfast.domain.ports import Work
+from holdfast.domain.request import Sampling
 from holdfast.domain.settings import BadSettings
 from holdfast.domain.settings_text import read
 from holdfast.host.clock import MonotonicClock
@@ -16,6 +18,16 @@ from holdfast.store.engine_record import EngineRecordFile
 from holdfast.store.settings_file import with_model
 
 CLOCK = MonotonicClock()
+
+
+def order_of(folder, settings, number=0):
+    return Order(
+        settings=settings,
+        number=number,
+        log=folder / "engine.log",
+        records=EngineRecordFile(folder / "record"),
+        room=folder / "room",
+    )
 
 
 def outside(keys, url="http://a:1, http://b:1, http://c:1"):
@@ -55,13 +67,7 @@ def test_two_owners_engines_are_each_opened_with_the_key_of_their_own(tmp_path):
         text = f'[replica]\nengine = "vllm"\nurl = "{", ".join(urls)}"\n[engine]\nkey = "of-a"\n'
         settings = with_model(read(text + f'keys = {{"{urls[1]}" = "file:{tmp_path}/b"}}'))
         for number in (0, 1):
-            order = Order(
-                settings=settings,
-                number=number,
-                log=tmp_path / "log",
-                records=EngineRecordFile(tmp_path / "record"),
-                room=tmp_path / "room",
-            )
+            order = order_of(tmp_path, settings, number)
             async with AsyncExitStack() as after:
                 await after.enter_async_context(opened(order, CLOCK, lambda stage: None))
         for one in servers:
@@ -69,3 +75,46 @@ def test_two_owners_engines_are_each_opened_with_the_key_of_their_own(tmp_path):
 
     asyncio.run(run())
     assert set(seen) == {("of-a", "Bearer of-a"), ("of-b", "Bearer of-b")}
+
+
+class Complaining(VllmServer):
+    """Refuses with a sentence that says all that it knows."""
+
+    complaint = ""
+
+    async def _completions(self, asked, reply):
+        if self.complaint:
+            reply.json(400, {"error": {"message": self.complaint, "param": "prompt", "code": 400}})
+        else:
+            await super()._completions(asked, reply)
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_who_asked_hears_the_engines_sentence_and_the_log_where_it_came_from(tmp_path, whole):
+    """Without `log_whole` the sentence is not kept: it may quote a prompt."""
+
+    async def run() -> None:
+        server = Complaining(ForeignScript(key="sk-1"), CLOCK)
+        url = await server.door.open()
+        more = f'key = "sk-1"\nlog_whole = {str(whole).lower()}'
+        settings = with_model(read(f'[replica]\nengine = "vllm"\nurl = "{url}"\n[engine]\n{more}'))
+        async with opened(order_of(tmp_path, settings), CLOCK, lambda stage: None) as engine:
+            server.complaint = f"top_k of secret words is wrong, see {url}/docs, not {url[7:]}, by sk-1"
+            work = Work(prompt_ids=[5], delivered_ids=[], sampling=Sampling(), max_tokens=4, seed=1, stop_ids=())
+            engine.core.submit(1, work)
+            failed = []
+            while not failed:
+                await CLOCK.sleep(0.01)
+                failed = [one for one in engine.core.step() if one.fault]
+        assert failed[0].fault == (
+            "the engine answered 400: top_k of secret words is wrong, see the engine/docs, not ..., by ..."
+        )
+        assert failed[0].param == "prompt"
+        await server.door.close()
+        log = (tmp_path / "engine.log").read_text()
+        said = f"top_k of secret words is wrong, see {url}/docs, not {url[7:]}, by ..."
+        assert f"an attempt failed: {url} answered 400: {said if whole else '...'}\n" in log
+        assert "sk-1" not in log
+        assert ("secret" in log) is whole
+
+    asyncio.run(run())

@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from holdfast.app.adapters import Address, adapter
 from holdfast.app.launching import Place, planned, vocab_size_in
 from holdfast.app.mending import Mender
 from holdfast.domain.engine import Abilities, Ability, EngineKind, Launch, Progress, StartFailure
-from holdfast.domain.fault import BadRequest, EngineLost, EngineRefused
+from holdfast.domain.fault import BadRequest, EngineLost, EngineRefused, Fault
 from holdfast.domain.ports import Clock, ForeignEngine
 from holdfast.domain.release import Exactness, Release
 from holdfast.domain.replica import AWAY, StartFault
@@ -30,6 +31,7 @@ from holdfast.domain.settings_engine import Dealt, deal
 from holdfast.engine.foreign import ForeignCore, Limits
 from holdfast.engine.serving import Serving
 from holdfast.engine.triton import TritonEngine
+from holdfast.host.clock import unix_s
 from holdfast.host.engine_asking import version_told
 from holdfast.host.engine_process import EngineNotStarted, EngineProcess
 from holdfast.host.engine_start import until_ready
@@ -40,6 +42,7 @@ from holdfast.policy.engine_end import VITAL, crash_of
 from holdfast.policy.foreign_release import completed
 from holdfast.policy.launch import launch
 from holdfast.policy.launch_gpus import indices_of
+from holdfast.policy.outward import outward, without_key
 from holdfast.policy.start_log import read_line
 from holdfast.policy.triton_launch import shared_prefix
 from holdfast.store.access import AccessFile
@@ -85,11 +88,13 @@ async def opened(order: Order, clock: Clock, tell: Tell) -> AsyncIterator[Opened
     settings = order.settings
     dealt = deal(settings.replica.engine, settings.replica.url, settings.engine, order.number)
     async with contextlib.AsyncExitStack() as after:
+        log = AccessFile(order.log)
+        after.callback(log.close)
         if dealt.url:
             process, url, key = None, dealt.url, read_key(dealt.url, settings.engine)
         else:
             after.callback(clear_shared, shared_prefix(str(order.room)))
-            process = await _started(order, dealt, clock, tell)
+            process = await _started(order, dealt, log, clock, tell)
             after.push_async_callback(_ended, process, tell)
             url, key = process.launch.url, process.launch.key
         engine = adapter(_address(order, dealt, url, key), clock)
@@ -106,6 +111,7 @@ async def opened(order: Order, clock: Clock, tell: Tell) -> AsyncIterator[Opened
         tell("reading what decides its tokens")  # gigabytes, out of hundreds
         release = await asyncio.to_thread(release_of, engine, abilities, settings, outside=process is None)
         core = _core(order, engine, abilities, process, clock, release=release)
+        core.outward = partial(_outward, url, key, log, settings.engine.log_whole)
         after.push_async_callback(core.close)
         if process is not None:
             process.on_death = core.end
@@ -134,7 +140,7 @@ async def _ended(process: EngineProcess, tell: Tell) -> None:
     await process.leave()
 
 
-async def _started(order: Order, dealt: Dealt, clock: Clock, tell: Tell) -> EngineProcess:
+async def _started(order: Order, dealt: Dealt, log: AccessFile, clock: Clock, tell: Tell) -> EngineProcess:
     """A new process of the engine, after what an earlier life has left is gone."""
     before = order.records.read()
     if before is not None:
@@ -145,7 +151,7 @@ async def _started(order: Order, dealt: Dealt, clock: Clock, tell: Tell) -> Engi
     found = await asyncio.to_thread(_launch, order, dealt)
     if isinstance(found, StartFailure):
         raise EngineNotStarted(found.code, found.why)
-    log, whole = AccessFile(order.log), order.settings.engine.log_whole
+    whole = order.settings.engine.log_whole
     process = EngineProcess(found, order.room, clock, log=log, records=order.records, whole=whole)
     process.start()
     tell("started")
@@ -273,6 +279,17 @@ def release_of(engine: ForeignEngine, abilities: Abilities, settings: Settings, 
         digest=told.digest if keyed else hashlib.sha256(repr(parts).encode()).hexdigest(),
         penalties_whole=whole.penalties_whole or keyed,
     )
+
+
+def _outward(url: str, key: str, log: AccessFile, whole: bool, fault: Fault) -> str:
+    """What of a failed attempt goes to who asked: not where the engine runs. That goes into the engine's log, with what else is
+    left out; the engine's own words too where the log is to be `whole`, since they may quote a prompt."""
+    told = outward(fault.why if isinstance(fault, BadRequest) else fault.discreet, url, key)
+    if told != fault.why:
+        kept = " ".join(without_key(fault.why if whole else fault.discreet, key).split())
+        at = datetime.fromtimestamp(unix_s(), UTC).strftime("%Y-%m-%d %H:%M:%S")
+        log.write(f"{at} an attempt failed: {kept}\n".encode())
+    return told
 
 
 def _end(kind: EngineKind, process: EngineProcess | None, mender: Mender | None, why: str) -> BaseException:

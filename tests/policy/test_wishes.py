@@ -41,6 +41,18 @@ def test_a_target_means_a_replica_a_device_or_all(case):
     assert wishes.targets(case.target, GPUS) == case.names
 
 
+def test_a_replica_on_several_gpus_is_found_by_each_of_them():
+    site = (
+        replica(0, device="cuda:0,cuda:1"),
+        replica(1, device="cuda:2, cuda:10"),
+        replica(2, ReplicaState.DOWN, device="cuda:0,cuda:1,cuda:2,cuda:10"),  # it has not said which it got
+        replica(3, device=""),
+    )
+    found = [wishes.targets(f"cuda:{number}", site) for number in (0, 1, 2, 10)]
+    assert found == [("replica-0", "replica-2")] * 2 + [("replica-1", "replica-2")] * 2
+    assert wishes.targets("gpu:3", site).why.endswith("replica-2, replica-3, cuda:0, cuda:1, cuda:10, cuda:2, host")
+
+
 def test_what_is_not_there_is_told_with_what_is():
     assert wishes.targets("replica-9", GPUS) == Refused(
         why="there is no replica 'replica-9': name one of replica-0, replica-1, replica-2, replica-3, cuda:0, cuda:1, host"

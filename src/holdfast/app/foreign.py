@@ -78,8 +78,8 @@ class Opened(Struct, frozen=True, kw_only=True):
 
 
 @contextlib.asynccontextmanager
-async def opened(order: Order, clock: Clock, tell: Tell) -> AsyncIterator[Opened]:
-    """Bring the engine up, or dial it.
+async def opened(order: Order, clock: Clock, tell: Tell, placed: Tell) -> AsyncIterator[Opened]:
+    """Bring the engine up, or dial it. `placed` hears where it computes, once that is decided.
 
     Raises:
         EngineNotStarted: it could not be brought up; nothing of it runs.
@@ -94,7 +94,7 @@ async def opened(order: Order, clock: Clock, tell: Tell) -> AsyncIterator[Opened
             process, url, key = None, dealt.url, read_key(dealt.url, settings.engine)
         else:
             after.callback(clear_shared, shared_prefix(str(order.room)))
-            process = await _started(order, dealt, log, clock, tell)
+            process = await _started(order, dealt, log, clock, tell, placed=placed)
             after.push_async_callback(_ended, process, tell)
             url, key = process.launch.url, process.launch.key
         engine = adapter(_address(order, dealt, url, key), clock)
@@ -140,7 +140,9 @@ async def _ended(process: EngineProcess, tell: Tell) -> None:
     await process.leave()
 
 
-async def _started(order: Order, dealt: Dealt, log: AccessFile, clock: Clock, tell: Tell) -> EngineProcess:
+async def _started(
+    order: Order, dealt: Dealt, log: AccessFile, clock: Clock, tell: Tell, *, placed: Tell
+) -> EngineProcess:
     """A new process of the engine, after what an earlier life has left is gone."""
     before = order.records.read()
     if before is not None:
@@ -151,6 +153,7 @@ async def _started(order: Order, dealt: Dealt, log: AccessFile, clock: Clock, te
     found = await asyncio.to_thread(_launch, order, dealt)
     if isinstance(found, StartFailure):
         raise EngineNotStarted(found.code, found.why)
+    placed(",".join(f"cuda:{number}" for number in found.gpus) or "cpu")
     whole = order.settings.engine.log_whole
     process = EngineProcess(found, order.room, clock, log=log, records=order.records, whole=whole)
     process.start()

@@ -51,13 +51,17 @@ async def _live(args: argparse.Namespace, clock: MonotonicClock, began: float) -
     def tell(stage: str) -> None:
         write_run_file(structs.replace(seen, stage=stage))
 
+    def placed(device: str) -> None:
+        nonlocal seen
+        seen = structs.replace(seen, device=device)
+
     async with AsyncExitStack() as after:
         room = Path(after.enter_context(tempfile.TemporaryDirectory(prefix="holdfast-engine-")))
-        engine = await after.enter_async_context(opened(_order(args, room), clock, tell))
+        engine = await after.enter_async_context(opened(_order(args, room), clock, tell, placed))
         args.batch_window_ms = args.token_ms = 0.0  # such engines batch by themselves
         replica = furnished(args, clock, engine.core, engine.core.context_tokens_max)
         after.callback(replica.health.stop)
-        replica.run_file = structs.replace(replica.run_file, engine=engine.words)
+        replica.run_file = structs.replace(replica.run_file, engine=engine.words, device=seen.device)
         await serve(replica, args.drain_s, lambda: tell_ready(replica, clock.now() - began))
 
 

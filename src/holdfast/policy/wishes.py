@@ -33,16 +33,28 @@ class Refused(Struct, frozen=True, kw_only=True):
 
 
 def targets(target: str, site: Sequence[ProcessView]) -> tuple[str, ...] | Refused:
-    """The replicas that a target means: its name, cuda:0 (or gpu:0) for all on that device, host for all of them."""
+    """The replicas that a target means: its name, cuda:0 (or gpu:0) for all on that device, host for all of them.
+
+    On a device is also who has not said yet which of several it got, while that may be this one.
+    """
     replicas = [one for one in site if one.role is Role.REPLICA]
     device = target.replace("gpu:", "cuda:", 1) if target.startswith("gpu:") else target
-    names = tuple(one.name for one in replicas if target in (HOST, one.name) or (target and one.device == device))
+    names = tuple(one.name for one in replicas if target in (HOST, one.name) or device in _devices(one))
     if names:
         return names
     if any(one.name == target for one in site):
         return Refused(why=f"{target} is no replica: only replicas are drained; holdfast upgrade replaces the others")
-    known = [one.name for one in replicas] + sorted({one.device for one in replicas if ":" in one.device}) + [HOST]
+    known = (
+        [one.name for one in replicas]
+        + sorted({each for one in replicas for each in _devices(one) if ":" in each})
+        + [HOST]
+    )
     return Refused(why=f"there is no replica {target!r}: name one of {', '.join(known)}")
+
+
+def _devices(one: ProcessView) -> list[str]:
+    """Where it computes, or may."""
+    return [each.strip() for each in one.device.split(",") if each.strip()]
 
 
 def drain(wishes: Wishes, site: Sequence[ProcessView], target: str, why: str, force: bool = False) -> Asked | Refused:

@@ -38,7 +38,6 @@ OUTSIDE = '[replica]\nengine = "vllm"\nurl = "http://127.0.0.1:9"\n[engine]\n'
         (VLLM + 'mix = ["vlm"]', "mix: each of ['vlm'] begins with a kind of engine, out of embedded, scripted, vllm"),
         ('[replica]\nengine = "triton"\nurl = "grpcs://a:1"', "Triton is spoken to without TLS only"),
         (OUTSIDE + '[smaller]\npath = "/small"', "[smaller] path: its replicas have the settings of [replica]"),
-        (VLLM + 'mix = ["sglang=http://a:1"]\n[smaller]\npath = "/small"', "[smaller] path: its replicas"),
         (VLLM + 'mix = ["sglang"]', "mix: say where sglang lies, as a whole path"),
         (VLLM + 'mix = ["openai"]', "mix: 'openai' is never run by Holdfast"),
         (VLLM + 'mix = ["embedded=/x"]', "embedded is Holdfast's own: it takes no program or url"),
@@ -82,6 +81,7 @@ def test_what_can_not_be_meant_is_named(text, complaint):
         '[replica]\nengine = "openai"\nurl = "https://h/v1, http://[::1]:80/v1"',
         '[replica]\nengine = "triton"\nurl = "grpc://h:1"',
         VLLM + 'mix = ["embedded", "sglang=http://h:1"]\ngreedy_across = true',
+        VLLM + 'mix = ["sglang=http://a:1"]\n[smaller]\npath = "/small"',
     ],
 )
 def test_what_makes_sense_is_read(text):

@@ -81,6 +81,20 @@ def test_each_replica_tells_its_own_gpus_and_is_drained_by_any_of_them(
     one.wait("both again", lambda: len(one.roster()) == 2)
 
 
+def test_a_smaller_model_beside_a_mix_is_run_by_the_engine_of_the_site(
+    program: VllmProgram, tmp_path: Path, site: Callable[..., Site]
+) -> None:
+    small = tmp_path / "pearl-mini"
+    small.symlink_to(SHIPPED, target_is_directory=True)
+    parts = sections(program)
+    parts["engine"]["mix"] = ["embedded"]
+    one = site(**parts, smaller={"path": str(small), "count": 1})
+    one.wait("both in service", lambda: len(one.roster()) == 2)
+    rows = json.loads(one.run("status", str(one.file), "--json").stdout)["processes"]
+    engines = {found["name"]: found["engine"].partition(" ")[0] for found in rows if found["role"] == "replica"}
+    assert engines == {"replica-0": "vllm", "smaller-0": "vllm"}
+
+
 def test_a_replica_that_is_killed_takes_its_engine_along_and_comes_back_with_another(
     program: VllmProgram, site: Callable[..., Site]
 ) -> None:

@@ -16,11 +16,13 @@ from holdfast.domain.settings_engine import URL, Dealt, deal, key_of, outside
 from holdfast.host.engine_asking import can_parse, lacking, parsed, version_told
 from holdfast.policy.launch import launch
 from holdfast.policy.launch_fit import fit
+from holdfast.policy.launch_gpus import indices_of, on_gpus
 from holdfast.policy.launch_plan import Gpu, LaunchPlan
 from holdfast.store.engine_key import read_key
 from holdfast.store.folder import folder_of
 
 LOOPBACKS = ("127.", "localhost", "::1")
+ON_CPU = "the server in the xllamacpp wheel computes on CPU; for GPUs name a llama-server built for them."
 NO_PARSER = "has no parser that can be asked alone: it reads its words at the start"
 
 
@@ -93,6 +95,8 @@ def _of_program(
     made = launch(plan)
     if isinstance(made, StartFailure):
         return _failed(head, made)
+    if indices_of(settings.replica.devices) and not on_gpus(dealt):
+        made = structs.replace(made, warnings=(*made.warnings, ON_CPU))
     found = _told(head, plan, made)
     absent = lacking(made)
     if absent:

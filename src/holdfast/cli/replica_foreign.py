@@ -18,6 +18,8 @@ from holdfast.cli.start_faults import start_fault
 from holdfast.domain.address import parse_address
 from holdfast.domain.fault import Fault
 from holdfast.domain.settings import BadSettings, Settings
+from holdfast.domain.settings_engine import unmixed
+from holdfast.fleet.crew import SMALLER
 from holdfast.host.clock import MonotonicClock
 from holdfast.host.engine_process import EngineNotStarted
 from holdfast.pearl.listen import claim
@@ -94,4 +96,5 @@ def _settings(args: argparse.Namespace) -> Settings:
     if args.model is None:
         return kept
     model = structs.replace(kept.model, path=str(args.model), name=args.serve_as or kept.model.name)
-    return structs.replace(kept, model=model)
+    engine = unmixed(kept.engine) if args.name.startswith(SMALLER) else kept.engine
+    return structs.replace(kept, model=model, engine=engine)

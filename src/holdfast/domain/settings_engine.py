@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import Annotated
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, structs
 
 from holdfast.domain.engine import EngineKind
 
@@ -122,6 +122,11 @@ def dealt_mix(text: str) -> Dealt:
         url=where if outside else "",
         of_mix=True,
     )
+
+
+def unmixed(engine: EngineSettings) -> EngineSettings:
+    """The same without the mix: replicas of the smaller model are all of one kind, since their roster tells one release only."""
+    return structs.replace(engine, mix=(), greedy_across=False)
 
 
 def deal(kind: str, url: str, engine: EngineSettings, number: int) -> Dealt:

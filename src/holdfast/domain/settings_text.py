@@ -130,7 +130,7 @@ def _refuse_contradictions(settings: Settings, source: str) -> None:
     replica = settings.replica
     if said := contradiction(replica.engine, replica.url, replica.devices, settings.engine):
         raise BadSettings(f"{source}: {said}")
-    if settings.smaller.path and (replica.url or any("://" in one for one in settings.engine.mix)):
+    if settings.smaller.path and replica.url:
         raise BadSettings(
             f"{source}: [smaller] path: its replicas have the settings of [replica], and an engine that runs already, named "
             "by its url, serves another model. Leave [smaller] out, or let Holdfast run the engines."

@@ -5,7 +5,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from holdfast.app.foreign import Order, opened
+from holdfast.app.foreign import Order, Word, opened
 from holdfast.domain.ports import Work
 from holdfast.domain.request import Sampling
 from holdfast.domain.settings import BadSettings
@@ -18,6 +18,7 @@ from holdfast.store.engine_record import EngineRecordFile
 from holdfast.store.settings_file import with_model
 
 CLOCK = MonotonicClock()
+WORD = Word(stage=len, placed=len, away=len)  # nobody listens
 
 
 def order_of(folder, settings, number=0):
@@ -54,7 +55,6 @@ def test_a_key_file_without_a_key_is_named_and_nothing_of_it_is_shown(tmp_path, 
 
 def test_two_owners_engines_are_each_opened_with_the_key_of_their_own(tmp_path):
     seen: list[tuple[str, str]] = []
-    told: list[str] = []
 
     class Noting(VllmServer):
         def _may(self, asked):
@@ -70,7 +70,7 @@ def test_two_owners_engines_are_each_opened_with_the_key_of_their_own(tmp_path):
         for number in (0, 1):
             order = order_of(tmp_path, settings, number)
             async with AsyncExitStack() as after:
-                await after.enter_async_context(opened(order, CLOCK, told.append, told.append))
+                await after.enter_async_context(opened(order, CLOCK, WORD))
         for one in servers:
             await one.door.close()
 
@@ -94,14 +94,12 @@ class Complaining(VllmServer):
 def test_who_asked_hears_the_engines_sentence_and_the_log_where_it_came_from(tmp_path, whole):
     """Without `log_whole` the sentence is not kept: it may quote a prompt."""
 
-    told: list[str] = []
-
     async def run() -> None:
         server = Complaining(ForeignScript(key="sk-1"), CLOCK)
         url = await server.door.open()
         more = f'key = "sk-1"\nlog_whole = {str(whole).lower()}'
         settings = with_model(read(f'[replica]\nengine = "vllm"\nurl = "{url}"\n[engine]\n{more}'))
-        async with opened(order_of(tmp_path, settings), CLOCK, told.append, told.append) as engine:
+        async with opened(order_of(tmp_path, settings), CLOCK, WORD) as engine:
             server.complaint = f"top_k of secret words is wrong, see {url}/docs, not {url[7:]}, by sk-1"
             work = Work(prompt_ids=[5], delivered_ids=[], sampling=Sampling(), max_tokens=4, seed=1, stop_ids=())
             engine.core.submit(1, work)

@@ -1,9 +1,9 @@
 """A replica's foreign engine, from its start to its end: swept, planned, run, asked what it can do, served, ended.
 
-    async with opened(order, clock, tell) as engine:
+    async with opened(order, clock, word) as engine:
         ...  # serve engine.core
 
-On the way in `tell` hears how far the start has come. On the way out the engine is ended in its own way, and then by force;
+On the way in `word` hears how far the start has come. On the way out the engine is ended in its own way, and then by force;
 nothing of it is left, whatever ended us. An external engine is only dialled and hung up.
 """
 
@@ -70,6 +70,15 @@ class Order(Struct, frozen=True, kw_only=True):
     room: Path
 
 
+class Word(Struct, frozen=True, kw_only=True):
+    """What a replica says of itself before it serves. `stage`: how far the start has come; `placed`: where its engine computes,
+    once that is decided; `away`: a stage too, that an engine which runs elsewhere has been waited for in vain for a while."""
+
+    stage: Tell
+    placed: Tell
+    away: Tell
+
+
 class Opened(Struct, frozen=True, kw_only=True):
     """An engine that is ready: the core over it, and its abilities in words."""
 
@@ -78,8 +87,8 @@ class Opened(Struct, frozen=True, kw_only=True):
 
 
 @contextlib.asynccontextmanager
-async def opened(order: Order, clock: Clock, tell: Tell, placed: Tell) -> AsyncIterator[Opened]:
-    """Bring the engine up, or dial it. `placed` hears where it computes, once that is decided.
+async def opened(order: Order, clock: Clock, word: Word) -> AsyncIterator[Opened]:
+    """Bring the engine up, or dial it.
 
     Raises:
         EngineNotStarted: it could not be brought up; nothing of it runs.
@@ -94,21 +103,21 @@ async def opened(order: Order, clock: Clock, tell: Tell, placed: Tell) -> AsyncI
             process, url, key = None, dealt.url, read_key(dealt.url, settings.engine)
         else:
             after.callback(clear_shared, shared_prefix(str(order.room)))
-            process = await _started(order, dealt, log, clock, tell, placed=placed)
-            after.push_async_callback(_ended, process, tell)
+            process = await _started(order, dealt, log, clock, word)
+            after.push_async_callback(_ended, process, word.stage)
             url, key = process.launch.url, process.launch.key
         engine = adapter(_address(order, dealt, url, key), clock)
         after.push_async_callback(engine.close)
         learnt: list[Abilities] = []
         if process is None:
             within_s = max(KNOCK_S, min(RETELL_S, settings.restart.start_s / 3))
-            await _dialled(partial(_ask, engine, learnt), clock, tell, url, within_s)
+            await _dialled(partial(_ask, engine, learnt), clock, word, url, within_s)
         else:
-            await _waited(process, partial(_ask, engine, learnt), tell, clock)
+            await _waited(process, partial(_ask, engine, learnt), word.stage, clock)
             process.compete()
             process.stand_or_fall_with(VITAL.get(dealt.kind, ()))
         (abilities,) = learnt
-        tell("reading what decides its tokens")  # gigabytes, out of hundreds
+        word.stage("reading what decides its tokens")  # gigabytes, out of hundreds
         release = await asyncio.to_thread(release_of, engine, abilities, settings, outside=process is None)
         core = _core(order, engine, abilities, process, clock, release=release)
         core.outward = partial(_outward, url, key, log, settings.engine.log_whole)
@@ -140,24 +149,22 @@ async def _ended(process: EngineProcess, tell: Tell) -> None:
     await process.leave()
 
 
-async def _started(
-    order: Order, dealt: Dealt, log: AccessFile, clock: Clock, tell: Tell, *, placed: Tell
-) -> EngineProcess:
+async def _started(order: Order, dealt: Dealt, log: AccessFile, clock: Clock, word: Word) -> EngineProcess:
     """A new process of the engine, after what an earlier life has left is gone."""
     before = order.records.read()
     if before is not None:
-        tell("ending what an earlier life has left of its engine")
+        word.stage("ending what an earlier life has left of its engine")
         await make_way(before, clock)
         order.records.remove()
     clear_shared(shared_prefix(str(order.room)))
     found = await asyncio.to_thread(_launch, order, dealt)
     if isinstance(found, StartFailure):
         raise EngineNotStarted(found.code, found.why)
-    placed(",".join(f"cuda:{number}" for number in found.gpus) or "cpu")
+    word.placed(",".join(f"cuda:{number}" for number in found.gpus) or "cpu")
     whole = order.settings.engine.log_whole
     process = EngineProcess(found, order.room, clock, log=log, records=order.records, whole=whole)
     process.start()
-    tell("started")
+    word.stage("started")
     return process
 
 
@@ -206,9 +213,10 @@ async def _ask(engine: ForeignEngine, learnt: list[Abilities]) -> bool:
     return True
 
 
-async def _dialled(ask: Callable[[], Awaitable[bool]], clock: Clock, tell: Tell, url: str, within_s: float) -> None:
+async def _dialled(ask: Callable[[], Awaitable[bool]], clock: Clock, word: Word, url: str, within_s: float) -> None:
     """Wait for an external engine as long as it takes: nobody but its owner can start it. That the stage changes every
-    `within_s` says that we live: the supervisor has `[restart] start_s` of patience with each."""
+    `within_s` says that we live: the supervisor has `[restart] start_s` of patience with each. From the first of these on it is
+    away: nobody else waits for us."""
     began, told = clock.now(), ""
     while True:
         try:
@@ -220,7 +228,7 @@ async def _dialled(ask: Callable[[], Awaitable[bool]], clock: Clock, tell: Tell,
         waited_s = (clock.now() - began) // within_s * within_s
         stage = f"waits for {url}{f', for {waited_s:.0f} s' if waited_s else ''}: {why}"
         if stage != told:
-            tell(stage)
+            (word.away if waited_s else word.stage)(stage)
             told = stage
         await clock.sleep(KNOCK_S)
 

@@ -284,7 +284,7 @@ class Supervise:
         fact = structs.replace(fact, device=run.device)
         replica = self._crew.role(name) is Role.REPLICA
         if replica and not run.ready:
-            return structs.replace(fact, stage=run.stage, engine=run.engine)
+            return structs.replace(fact, stage=run.stage, engine=run.engine, away=run.away)
         fact = structs.replace(fact, boot=run.boot, address=run.listen, box=run.box, engine=run.engine)
         if not replica:
             return structs.replace(fact, ready=run.ready, heard_at=self._hands.read_pulse(run.pulse))
@@ -372,6 +372,7 @@ class Supervise:
                 epoch=one.fact.epoch,
                 model=one.model,
                 stage=one.fact.stage,
+                away=leaving.away(one),
                 engine=one.fact.engine,
             )
             for one in ones
@@ -380,4 +381,4 @@ class Supervise:
 
 
 def _essence(one: Standing) -> tuple[object, ...]:
-    return one.name, one.state, one.fact.pid, one.why, one.fact.stage, one.device
+    return one.name, one.state, one.fact.pid, one.why, one.fact.stage, one.device, one.fact.away

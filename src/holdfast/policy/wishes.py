@@ -118,6 +118,14 @@ def upgrade(
 ) -> Asked | Refused:
     """Wish that everything older than now is replaced: supervisor, workers, control plane, and with `replicas` those too."""
     here = [one for one in site if one.role is Role.REPLICA and not one.model and one.name not in wishes.drained]
+    able = [one for one in here if not one.away]
+    if replicas and len(able) == 1 < len(here):
+        gone = next(one for one in here if one.away)
+        return Refused(
+            why=f"{able[0].name} is the only replica with an engine, since {gone.name} {gone.why}. Replacing it interrupts the "
+            f"service: wait until that engine is back, or holdfast drain {' '.join(one.name for one in here if one.away)} "
+            "and say --force"
+        )
     if replicas and len(here) == 1 and not force:
         return Refused(
             why=f"{here[0].name} is the only replica: replacing it interrupts the service while another one loads. "

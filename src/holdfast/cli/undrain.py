@@ -24,7 +24,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def run(args: argparse.Namespace) -> int:
-    """Undrain. 0: it serves, or waits for an engine elsewhere. 1: refused, or it does not come up. 2: the settings can't be used."""
+    """Undrain. 0: it serves, or waits for an engine elsewhere. 1: refused, or it does not come up. 2: asked wrongly."""
     try:
         wisher = Wisher(load_settings(args.settings), "undrain")
         site = wisher.processes()

@@ -243,7 +243,7 @@ def fault_of(url: str, status: int, body: bytes) -> Fault:
     said, param, code = _complaint(body)
     why = f"{url} answered {status}: {said}" if said else f"{url} answered {status}"
     if status in _BAD:
-        return BadRequest(why, param, code)
+        return BadRequest(why, param, code).saying(said)
     fault = EngineRefused(why) if status in _NOT_NOW else EngineLost(why)
     return fault.saying(said)
 

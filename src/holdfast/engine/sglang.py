@@ -173,7 +173,7 @@ class SglangEngine:
         why = f"{self._door.url}: {said}"
         if had == 0 and code in _NOT_NOW:
             return EngineRefused(why).saying(said)
-        return BadRequest(why) if had == 0 and code == 400 else EngineLost(why).saying(said)
+        return (BadRequest(why) if had == 0 and code == 400 else EngineLost(why)).saying(said)
 
     def _final(self, answer: Answer, reason: Any) -> Finish | None:
         """The finish of an answer that ended before it was over for us; None: it is asked on."""

@@ -29,6 +29,7 @@ from holdfast.engine.answer import LOWEST, Answer
 from holdfast.engine.grammars import plain
 from holdfast.engine.http import HttpDoor, fault_of
 from holdfast.engine.llamacpp_learn import GRAMMAR, Learner, Pulse
+from holdfast.engine.replay import replayed
 from holdfast.engine.serving import Serving
 from holdfast.engine.spelling import Spelling
 from holdfast.policy.continuation import derived_seed
@@ -82,6 +83,7 @@ class LlamaCppEngine:
         self._abilities: Abilities | None = None
         self._pulse = Pulse(door, serving.answer_s)
 
+    @replayed
     async def generate(self, generation: Generation) -> AsyncGenerator[Chunk, None]:
         """See the port."""
         serving = self._serving
@@ -134,8 +136,6 @@ class LlamaCppEngine:
         if self._abilities is None or not self._abilities.has(Ability.GRAMMAR):
             why = "this llama.cpp can't hold an answer to a grammar of ours: it was built without llguidance"
             raise BadRequest(why, "grammar")
-        if generation.delivered_ids:
-            raise BadRequest("llama.cpp begins a grammar anew at each request: it can't go on within one", "grammar")
 
     async def _asked_once(self, answer: Answer) -> AsyncGenerator[Chunk, None]:
         """One request, until its end, or until ids are missing that can't be read off its text."""
@@ -197,9 +197,11 @@ class LlamaCppEngine:
     async def _again(self, answer: Answer, count: int) -> _Event:
         """The next `count` ids, made once more and told whole."""
         if answer.asked.sampling.grammar and answer.ids:
-            raise EngineLost(
+            lost = EngineLost(
                 f"{self._door.url} left ids out of a stream under a grammar, which it can't begin in the middle"
             )
+            lost.unrepeatable = True
+            raise lost
         body = self._body(answer, min(count, answer.left)) | {"stream": False}
         told = await self._door.ask("POST", "/completion", msgspec.json.encode(body), REDO_S)
         if told.status != 200:

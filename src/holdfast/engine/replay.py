@@ -60,12 +60,13 @@ class _Replay:
         again = chunk.ids[: len(due)]
         for place, (id, was) in enumerate(zip(again, due, strict=False)):
             if id != was:
-                raise self._departed(f"departs at token {self._had + place + 1}")
+                count = len(self._delivered)
+                raise departed(f"departs at token {self._had + place + 1} from the {count} that were delivered")
         self._had += len(again)
         self._cached += chunk.cached_tokens
         if self._had < len(self._delivered) and chunk.finish is not Finish.LENGTH:  # this one is the context's end
             if chunk.finish is not None:
-                raise self._departed(f"ends after token {self._had}")
+                raise departed(f"ends after token {self._had} of the {len(self._delivered)} that were delivered")
             return Chunk([], waiting=self._told())
         new = chunk.ids[len(again) :]
         if not new and chunk.finish is None:
@@ -77,10 +78,9 @@ class _Replay:
     def _told(self) -> str:
         return f"{self._had} of {len(self._delivered)} delivered tokens are made again"
 
-    def _departed(self, how: str) -> EngineLost:
-        count = len(self._delivered)
-        lost = EngineLost(
-            f"made again from its prompt, the answer {how}, and not as the {count} tokens that were delivered"
-        )
-        lost.unrepeatable = True
-        return lost
+
+def departed(how: str) -> EngineLost:
+    """The replica is well, and the answer does not come out there as it was delivered."""
+    lost = EngineLost(f"made again from its prompt, the answer {how}")
+    lost.unrepeatable = True
+    return lost

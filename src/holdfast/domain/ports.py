@@ -75,7 +75,7 @@ class Stream(Struct):
     generation: str
     submitted_at: float
     prompt_tokens: int
-    last_token_at: float | None = None
+    last_token_at: float | None = None  # of one that was delivered before too, and is made again
     tokens: int = 0
 
 

@@ -6,7 +6,7 @@ import pytest
 from test_two_kinds import JSON, killing, mixed, on
 from world import together
 
-from holdfast.domain.event import BreakerOpened
+from holdfast.domain.event import BreakerOpened, ReplicaSuspected
 from holdfast.domain.fault import EngineLost
 from holdfast.sim.clock import run
 
@@ -52,6 +52,25 @@ def test_what_does_not_come_out_again_is_tried_once_on_each_replica_and_speaks_a
                     )
             assert set(tried) == set(departs)
             assert not world.whys(BreakerOpened)
+            world.settled()
+
+    run(story())
+
+
+def test_a_replay_that_takes_long_is_not_taken_for_silence():
+    """It takes 24 s until a new token comes, on a replica that serves others meanwhile."""
+
+    async def story():
+        world = mixed("v1", "v2", "v3")
+        async with world.running():
+            asked = world.generation(1400, sampling=JSON)
+            beside = [await on(world, name, world.generation(4000)) for name in ("v2", "v3")]
+            got = await (await on(world, "v1", asked, killing(world, "v1", 1200)))
+            assert (got.ids, got.fault, got.moves) == (world.expected(asked), None, 1)
+            assert got.pause_s > 2 * world.watch.patience.first_token_s, "else it shows nothing"
+            assert got.waits, "who reads it hears that it lives"
+            assert all(one.fault is None for one in await together(*beside))
+            assert not world.whys(ReplicaSuspected)
             world.settled()
 
     run(story())

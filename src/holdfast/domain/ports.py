@@ -75,7 +75,7 @@ class Stream(Struct):
     generation: str
     submitted_at: float
     prompt_tokens: int
-    last_token_at: float | None = None  # of one that was delivered before too, and is made again
+    last_token_at: float | None = None  # or when a token was made again that had been delivered
     tokens: int = 0
 
 

@@ -46,9 +46,11 @@ class ForeignScene:
 
 
 @asynccontextmanager
-async def foreign_scene(folder: Path, script: Script = SCRIPT, **limits: Any) -> AsyncIterator[ForeignScene]:
+async def foreign_scene(
+    folder: Path, script: Script = SCRIPT, make: type[ScriptedForeign] = ScriptedForeign, **limits: Any
+) -> AsyncIterator[ForeignScene]:
     """A real server on a unix socket."""
-    engine = ScriptedForeign(ScriptedCore(script), CLOCK)
+    engine = make(ScriptedCore(script), CLOCK)
     bounds = Limits(
         slots=script.slots, queue_max=script.queue_max, context_tokens_max=script.context_tokens_max, **limits
     )

@@ -12,6 +12,7 @@ from holdfast.domain.fault import BadRequest, EngineLost, EngineRefused
 from holdfast.domain.release import Exactness, Release
 from holdfast.domain.replica import Load, Probe
 from holdfast.domain.request import Chunk, Finish, Generation, TokenLogprob
+from holdfast.engine.replay import replayed
 from holdfast.policy.continuation import derived_seed
 
 
@@ -56,7 +57,9 @@ class Parrot:
             Finding(Ability.SEED, True, "it has drawn by the seed since version 3"),
             Finding(Ability.LOGPROBS, True, "every token comes with its own"),
             Finding(Ability.COUNTERS, True, "a look tells the steps that it made"),
-            Finding(Ability.GRAMMAR, False, "parrots say what they like"),
+            Finding(Ability.GRAMMAR, True, "they can be held to ids in a row"),
+            Finding(Ability.LED, False, "each answer begins its grammar: a cut one goes on by replay from the prompt"),
+            Finding(Ability.PRIORITY, False, "parrots say what they like when they like"),
         )
         return Abilities(
             kind=EngineKind.OPENAI,
@@ -81,6 +84,7 @@ class Parrot:
     async def close(self) -> None:
         self._closed = True
 
+    @replayed  # parrots begin a grammar with the answer
     async def generate(self, generation: Generation) -> AsyncGenerator[Chunk, None]:
         so_far = generation.prompt_ids + generation.delivered_ids
         room = self._room(generation)
@@ -97,6 +101,7 @@ class Parrot:
                     stop=generation.stop_ids,
                     seed=derived_seed(generation.seed, len(generation.delivered_ids)),
                     greedy=generation.sampling.temperature == 0,
+                    held=generation.sampling.grammar,
                 )
             )
             first = True

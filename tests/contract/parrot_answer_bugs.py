@@ -2,6 +2,24 @@
 
 from planting import BROKEN, DIALS, ENDS, GOES_ON, HUNG, OPEN, bug
 
+REPLAYS = "    @replayed  # parrots begin a grammar with the answer\n"
+COUNTED = """
+def counted(generate):
+    async def again(self, generation):
+        had = len(generation.delivered_ids) if generation.sampling.grammar else 0
+        if had:
+            generation = msgspec.structs.replace(generation, delivered_ids=[])
+        async for chunk in generate(self, generation):
+            if had and chunk.ids:
+                had -= 1
+            else:
+                yield chunk
+
+    return again
+
+
+"""
+
 ENDINGS = (
     bug(
         "trusts the done mark",
@@ -139,6 +157,30 @@ CONTINUING = (
         GOES_ON + "greedy",
         "continued after token 1",
         ("greedy=generation.sampling.temperature == 0", "greedy=False"),
+    ),
+    bug(
+        "begins a grammar anew after a cut",
+        "an_answer_under_a_grammar_goes_on_after_every_token",
+        "continued after token 1",
+        (REPLAYS, ""),
+    ),
+    bug(
+        "loses every answer under a grammar that is cut",
+        "an_answer_under_a_grammar_goes_on_after_every_token",
+        "not within one",
+        (
+            REPLAYS + "    async def generate(self, generation: Generation) -> AsyncGenerator[Chunk, None]:\n",
+            "    async def generate(self, generation: Generation) -> AsyncGenerator[Chunk, None]:\n"
+            "        if generation.sampling.grammar and generation.delivered_ids:\n"
+            "            raise EngineLost('it can begin with a grammar, and not within one')\n",
+        ),
+    ),
+    bug(
+        "makes an answer again and looks at its length alone",
+        "what_a_grammar_would_not_have_said_is_never_gone_on_with",
+        "DID NOT RAISE",
+        (REPLAYS, "    @counted\n"),
+        ("LOOK_S = 5.0", COUNTED + "LOOK_S = 5.0"),
     ),
     bug(
         "asks for no tokens",

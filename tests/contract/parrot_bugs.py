@@ -221,7 +221,7 @@ LOOKING = (
         "finds what is not there",
         "what_it_learns_carries_sentences_and_is_so",
         "not as the stage says",
-        ("Finding(Ability.GRAMMAR, False,", "Finding(Ability.GRAMMAR, True,"),
+        ("Finding(Ability.PRIORITY, False,", "Finding(Ability.PRIORITY, True,"),
     ),
     bug(
         "describes another release each time",

@@ -2,12 +2,14 @@
 docs/adapters.md is written for.
 
 One connection a question; question and answers are lines of JSON. `{"do": "answer", "ids": [...], "max": n, "stop": [...],
-"seed": n, "greedy": bool}` is answered by `{"id": n, "logprob": x, "cached": n}` a token, the stop id among them, then
-`{"end": "stop" | "length" | "abort"}` and `{"done": true}`; or by `{"refused": why}`, `{"wrong": why}`, `{"error": why}`.
+"seed": n, "greedy": bool, "held": "start: <[7]> <[8]>"}` is answered by
+`{"id": n, "logprob": x, "cached": n}` a token, the stop id among them, then `{"end": "stop" | "length" | "abort"}` and
+`{"done": true}`; or by `{"refused": why}`, `{"wrong": why}`, `{"error": why}`.
 `{"do": "look"}` tells its counters, `{"do": "who"}` what it is. Hanging up aborts.
 """
 
 import asyncio
+import re
 import socket
 import struct
 from collections import deque
@@ -136,6 +138,7 @@ class ParrotEngine:
 
     async def _say_tokens(self, asked: Any, writer: asyncio.StreamWriter, mishap: Mishap | None, after: int) -> None:
         ids, noise = list(asked["ids"]), "greedy" if asked["greedy"] else f"{asked['seed']}"
+        held = [int(id) for id in re.findall(r"<\[(\d+)\]>", asked["held"])]  # the only grammars that it knows
         cached = len(ids) - 1 if tuple(ids) in self._seen else 0
         self._seen.add(tuple(ids))
         for made in range(asked["max"] + 1):
@@ -151,7 +154,8 @@ class ParrotEngine:
                 say(writer, end="length")
                 break
             self.steps += 1
-            ids.append(next_id(ids, noise if asked["greedy"] else f"{noise} {made}"))
+            free = next_id(ids, noise if asked["greedy"] else f"{noise} {made}")
+            ids.append(held[made] if made < len(held) else free)
             say(writer, id=ids[-1], logprob=-0.25, cached=cached)
             if ids[-1] in asked["stop"]:
                 say(writer, end="stop")

@@ -38,7 +38,7 @@ class ParrotStage(Stage):
     plain_ids = tuple(range(20, 180))
     long_tokens = 200
     exactness = Exactness.GREEDY
-    abilities = frozenset((Ability.IDS_IN, Ability.IDS_OUT, Ability.SEED, Ability.LOGPROBS, Ability.COUNTERS))
+    abilities = frozenset(set(Ability) - {Ability.LED, Ability.PRIORITY})
     mishaps = frozenset(Mishap)
 
     def __init__(self, adapter: Callable[[int], parrot.Parrot] = parrot.Parrot, patience_s: float = 20.0) -> None:

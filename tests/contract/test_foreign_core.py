@@ -18,6 +18,7 @@ from holdfast.domain.request import Chunk, Finish, Generation, Sampling
 from holdfast.engine.embedded import dial
 from holdfast.engine.foreign import SHUT_S, ForeignCore, Limits
 from holdfast.engine.http import fault_of
+from holdfast.engine.replay import replayed
 from holdfast.sim.foreign import ScriptedForeign
 from holdfast.sim.scripted import ScriptedCore, scripted_answer
 
@@ -302,3 +303,47 @@ def test_external_door_may_be_shut_for_a_moment(folder: Path) -> None:
         assert not scene.line.gone
 
     on_foreign(folder, story, external=True)
+
+
+class Held(ScriptedForeign):
+    """Takes a grammar for a wish, and begins it with the answer."""
+
+    @replayed
+    async def generate(self, generation: Generation) -> AsyncGenerator[Chunk, None]:
+        free = structs.replace(generation, sampling=structs.replace(generation.sampling, grammar=""))
+        async with aclosing(super().generate(free)) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+
+HELD = structs.replace(ASKED, sampling=structs.replace(ASKED.sampling, grammar="start: A"), delivered_ids=WHOLE[:30])
+
+
+def test_an_answer_that_is_made_again_is_not_silent_meanwhile(folder: Path) -> None:
+    async def story(scene: ForeignScene) -> None:
+        async with aclosing(scene.line.generate(HELD)) as chunks:
+            sign = await anext(chunks)
+            assert (sign.ids, sign.finish, sign.waiting) == ([], None, "what was delivered is made again")
+            (seen,) = scene.line.streams()
+            assert seen.tokens == 0
+            assert seen.last_token_at is not None, "whoever judges silence sees that its engine makes tokens"
+            ids, signs = [], 1
+            async for chunk in chunks:
+                assert not (chunk.waiting and chunk.ids)
+                signs += bool(chunk.waiting)
+                ids += chunk.ids
+        assert ids == WHOLE[30:]
+        assert signs < 30, "not one for every token"
+        assert scene.server.tally.tokens == 20, "what was delivered before is not counted again"
+
+    on_foreign(folder, story, make=Held)
+
+
+def test_an_answer_that_does_not_come_out_again_is_lost_and_not_the_replicas_fault(folder: Path) -> None:
+    async def story(scene: ForeignScene) -> None:
+        with pytest.raises(EngineLost, match="departs at token 4 from the 30 that were delivered") as told:
+            await listen_to(scene.line, structs.replace(HELD, delivered_ids=[*WHOLE[:3], 17, *WHOLE[4:30]]))
+        assert told.value.unrepeatable
+        assert (await listen_to(scene.line, HELD)).ids == WHOLE[30:]
+
+    on_foreign(folder, story, make=Held)

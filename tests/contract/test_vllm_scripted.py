@@ -11,7 +11,7 @@ from msgspec import structs
 from holdfast.domain.engine import Ability
 from holdfast.domain.fault import BadRequest, EngineLost
 from holdfast.domain.release import Exactness
-from holdfast.domain.request import Generation, Sampling
+from holdfast.domain.request import Finish, Generation, Sampling
 from holdfast.engine.http import HttpDoor
 from holdfast.engine.serving import Serving
 from holdfast.engine.vllm import VllmEngine
@@ -146,13 +146,26 @@ def test_a_build_without_a_grammar_refuses_what_needs_one() -> None:
             await listen_to(scene.engine, asked)
         assert told.value.param == "grammar"
 
-    async def cut(scene: VllmScene) -> None:
-        await scene.engine.learn()
-        with pytest.raises(BadRequest, match="begins its grammar anew after a cut"):
-            await listen_to(scene.engine, structs.replace(asked, delivered_ids=[40]))
-
     played(without, scripted_vllm(grammar=False))
-    played(cut, scripted_vllm())
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+def test_a_cut_answer_under_a_grammar_is_asked_for_whole_with_the_seed_of_the_first_time(temperature: float) -> None:
+    sampling = Sampling(temperature=temperature, ignore_eos=True, grammar="start: <[40]> <[41]>")
+    asked = structs.replace(ASKED, sampling=sampling, seed=9, max_tokens=2)
+
+    async def story(scene: VllmScene) -> None:
+        await scene.engine.learn()
+        whole = await listen_to(scene.engine, asked)
+        first = scene.server.bodies[-1]
+        rest = await listen_to(scene.engine, structs.replace(asked, delivered_ids=whole.ids[:1]))
+        assert scene.server.bodies[-1] == first, "the very same request"
+        assert (rest.ids, rest.finish) == (whole.ids[1:], Finish.LENGTH)
+        with pytest.raises(EngineLost, match="departs at token 1 from the 1 that were delivered") as told:
+            await listen_to(scene.engine, structs.replace(asked, delivered_ids=[41]))
+        assert told.value.unrepeatable
+
+    played(story, scripted_vllm())
 
 
 @pytest.mark.parametrize(

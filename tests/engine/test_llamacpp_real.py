@@ -14,6 +14,7 @@ from msgspec import structs
 
 from holdfast.dialect.open import open_dialect
 from holdfast.domain.dialect import Form, Message
+from holdfast.domain.fault import EngineLost
 from holdfast.domain.ports import Work
 from holdfast.domain.request import Finish, Generation, Sampling
 from holdfast.engine.llamacpp import LlamaCppEngine
@@ -202,21 +203,29 @@ def test_random_models_of_every_shape_that_is_written_say_the_same(tmp_path: Pat
         opened.end()
 
 
-def test_an_answer_held_to_json_is_json(stage: RealStage) -> None:
+def test_an_answer_held_to_json_is_json_and_goes_on_after_any_token(stage: RealStage) -> None:
     """As the gateway's own grammars are: the wheel's llguidance is older than ours."""
     dialect = open_dialect(SHIPPED)
     prompt = dialect.render((Message("user", "Give the sum of 25 and 50."),), (), False, True)
     schema = {"type": "object", "properties": {"sum": {"type": "integer"}, "ok": {"type": "boolean"}}}
     schema |= {"required": ["sum", "ok"], "additionalProperties": False}
     grammar = dialect.grammar(prompt, Form(schema=schema))
-    sampling = Sampling(temperature=0.0, grammar=grammar)
-    asked = Generation(id="g", prompt_ids=prompt, sampling=sampling, max_tokens=60, stop_ids=dialect.stop_ids)
+    asked = Generation(id="g", prompt_ids=prompt, max_tokens=60, stop_ids=dialect.stop_ids, seed=11)
 
     async def story(engine: LlamaCppEngine) -> None:
-        heard = await listen_to(engine, asked)
-        said = msgspec.json.decode(SPELLING.text_of(heard.ids).encode())
-        assert isinstance(said["sum"], int)
-        assert isinstance(said["ok"], bool)
-        assert heard.finish is Finish.STOP
+        for temperature in (0.0, 1.0):
+            sampling = Sampling(temperature=temperature, grammar=grammar, logprobs=1 if temperature else -1)
+            one = structs.replace(asked, sampling=sampling)
+            heard = await listen_to(engine, one)
+            said = msgspec.json.decode(SPELLING.text_of(heard.ids).encode())
+            assert isinstance(said["sum"], int)
+            assert isinstance(said["ok"], bool)
+            assert heard.finish is Finish.STOP
+            for cut in range(1, len(heard.ids) + 1):
+                rest = await listen_to(engine, structs.replace(one, delivered_ids=heard.ids[:cut]))
+                assert (rest.ids, rest.finish) == (heard.ids[cut:], Finish.STOP), f"{temperature}, cut after {cut}"
+            with pytest.raises(EngineLost, match="departs at token 2 from the 3 that were delivered"):
+                wrong = [heard.ids[0], heard.ids[0], heard.ids[2]]
+                await listen_to(engine, structs.replace(one, delivered_ids=wrong))
 
     told(stage, story)

@@ -34,7 +34,7 @@ from holdfast.engine.vllm import VllmEngine
 from holdfast.host import sessions
 from holdfast.pearl.open import open_core
 from holdfast.pearl.options import CoreOptions
-from holdfast.testing.engine_contract import ForeignContract, Mishap, Stage, listen_to
+from holdfast.testing.engine_contract import ForeignContract, Heard, Mishap, Stage, listen_to
 
 pytestmark = [
     pytest.mark.skipif(vllm_python() is None, reason="no vLLM here: `make engines` installs its CPU build"),
@@ -175,7 +175,17 @@ def test_a_frequency_penalty_is_made_up_for_after_a_cut(vllm: VllmProcess) -> No
     with_engine(vllm, story)
 
 
-def test_it_holds_answers_to_our_grammars(vllm: VllmProcess) -> None:
+async def goes_on(engine: VllmEngine, asked: Generation, whole: Heard) -> None:
+    """Cut here and there, it is made again and goes on token for token, drawn ones too; what it would not say is lost."""
+    ids = whole.ids
+    for cut in {1, len(ids) // 3, len(ids) // 2, len(ids) - 1, len(ids)}:
+        rest = await listen_to(engine, structs.replace(asked, delivered_ids=ids[:cut]))
+        assert (rest.ids, rest.finish) == (ids[cut:], whole.finish), f"cut after {cut} of {len(ids)}"
+    with pytest.raises(EngineLost, match=f"departs at token {len(ids)} from the {len(ids)} that were delivered"):
+        await listen_to(engine, structs.replace(asked, delivered_ids=[*ids[:-1], ids[-1] - 1]))
+
+
+def test_it_holds_answers_to_our_grammars_and_makes_them_again(vllm: VllmProcess) -> None:
     """As the door writes them: marks by id, JSON by its schema, reasoning free before it."""
     dialect = open_dialect(SHIPPED)
     asked = dialect.encode("Make a JSON object with name Ann and age 12.")
@@ -192,10 +202,12 @@ def test_it_holds_answers_to_our_grammars(vllm: VllmProcess) -> None:
             prompt_ids = [0, 3, *asked, *mark]
             for temperature in (0.0, 1.0):
                 sampling = Sampling(temperature=temperature, grammar=dialect.grammar(prompt_ids, Form(schema=schema)))
-                heard = await listen_to(engine, structs.replace(asked_of(prompt_ids, 120), sampling=sampling))
+                one = structs.replace(asked_of(prompt_ids, 120), sampling=sampling, seed=11)
+                heard = await listen_to(engine, one)
                 parser = dialect.parser(prompt_ids)
                 said = parser.feed(heard.ids).content + parser.end().content
                 jsonschema.validate(json.loads(said), schema)
+                await goes_on(engine, one, heard)
         prompt_ids = [0, 3, *asked, 4, 6]
         sampling = Sampling(temperature=0, grammar=dialect.grammar(prompt_ids, Form(tools=(tool,), many=False)))
         heard = await listen_to(engine, structs.replace(asked_of(prompt_ids, 120), sampling=sampling))

@@ -1,6 +1,7 @@
 """What is promised before the first token, and what is done after a loss."""
 
 import pytest
+from msgspec import structs
 
 from holdfast.domain.release import Exactness, Hold, Release
 from holdfast.domain.request import Finish, Generation, Sampling
@@ -52,6 +53,8 @@ def test_a_grammar_goes_along(exactness, told):
 
 PENALISED = Sampling(temperature=0, frequency_penalty=0.5)
 JSON = Sampling(temperature=0, grammar='start: "a"')
+SAME = "and it is made again from its prompt up to where it was cut"
+AGAIN = "made again from its prompt up to where it was cut, it goes on if that comes out as it was delivered"
 
 
 @pytest.mark.parametrize(
@@ -65,7 +68,16 @@ JSON = Sampling(temperature=0, grammar='start: "a"')
             release(Exactness.GREEDY, penalties_whole=False),
             ("fair", "its penalties count anew where it was cut"),
         ),
-        (JSON, release(grammar=Hold.FRESH), ("no", "its grammar can't be led through what was delivered")),
+        (JSON, release(Exactness.GREEDY, grammar=Hold.FRESH), ("exact", f"greedy, {SAME}")),
+        (JSON, release(grammar=Hold.FRESH), ("exact", f"noise is keyed by seed and position, {SAME}")),
+        (JSON, release(Exactness.FAIR, grammar=Hold.FRESH), ("fair", AGAIN)),
+        (Sampling(grammar="start: A"), release(Exactness.GREEDY, grammar=Hold.FRESH), ("fair", AGAIN)),
+        (
+            structs.replace(JSON, frequency_penalty=0.5),
+            release(Exactness.GREEDY, grammar=Hold.FRESH, penalties_whole=False),
+            ("exact", f"greedy, {SAME}"),
+        ),
+        (JSON, release(grammar=Hold.NONE), ("no", "nobody here can hold it to its grammar")),
         (
             Sampling(temperature=0),
             release(greedy_across=True),
@@ -80,24 +92,22 @@ def test_what_an_engine_can_not_keep_is_said(sampling, kind, told):
 
 def test_of_several_kinds_the_weakest_that_may_begin_is_promised():
     exact, fair = release(), release(Exactness.FAIR)
-    fresh, none = release(grammar=Hold.FRESH), release(Exactness.FAIR, grammar=Hold.NONE)
+    fresh, none = release(Exactness.FAIR, grammar=Hold.FRESH), release(Exactness.FAIR, grammar=Hold.NONE)
     assert promise(Sampling(), (exact,)).word == "exact"
     assert promise(Sampling(), (exact, fair)).word == promise(Sampling(), (fair, exact)).word == "fair"
-    assert promise(JSON, (exact, fresh)).word == "no"
+    assert promise(JSON, (exact, fresh)) == promise(JSON, (fresh, none)) == ("fair", AGAIN)
     assert promise(JSON, (exact, none)).word == "exact", "it is not given to one that can't hold it"
     assert promise(JSON, (none, none)) == ("no", "nobody here can hold it to its grammar")
     assert promise(Sampling(), ()).word == "fair"
 
 
-@pytest.mark.parametrize("hold", [Hold.FRESH, Hold.NONE])
-def test_what_is_held_to_a_grammar_that_can_not_be_led_ends_when_it_is_lost(hold):
+def test_what_nobody_makes_again_as_it_was_delivered_ends():
     asked = Generation(id="g", prompt_ids=[1], max_tokens=10, sampling=JSON)
-    lost = Transcript(asked, [1, 2], begun=release(grammar=hold))
-    why = "it is held to a grammar, which e can't lead through the 2 tokens delivered"
-    assert after_loss(lost, 4, 0) == GiveUp(why)
-    assert isinstance(after_loss(Transcript(asked, [], begun=release(grammar=hold)), 4, 0), Resume)
-    assert isinstance(after_loss(Transcript(asked, [1, 2], begun=release()), 4, 0), Resume)
-    assert isinstance(after_loss(Transcript(asked, [1] * 10, begun=release(grammar=hold)), 4, 0), Complete)
+    lost = Transcript(asked, [1, 2], begun=release(grammar=Hold.FRESH))
+    assert after_loss(lost, 4, 0) == Resume("continues after token 2")
+    why = "it is held to a grammar, and nobody here makes its 2 tokens again as they were delivered"
+    assert after_loss(lost, 4, 0, unrepeatable=True) == GiveUp(why)
+    assert isinstance(after_loss(Transcript(asked, [1] * 10), 4, 0, unrepeatable=True), Complete)
 
 
 def _transcript(delivered=3, moves=0, deadline=100.0):

@@ -8,7 +8,7 @@ from msgspec import structs
 from holdfast.domain.release import Exactness, Hold, Release
 from holdfast.domain.request import Sampling
 from holdfast.policy.continuation import contract, promise
-from holdfast.policy.mixture import May, MayNot, barred, closed, may_begin, may_continue, special, together
+from holdfast.policy.mixture import May, MayNot, barred, closed, may_begin, may_continue, special, stays, together
 
 PEARL = Release(model="m", engine="embedded", version="1", digest="aa" * 32, weights="w", greedy_across=True)
 VLLM = Release(model="m", engine="vllm", version="0.32.0", digest="bb" * 32, weights="w", greedy_across=True)
@@ -79,16 +79,23 @@ def test_other_weights_and_text_never_cross():
     assert may_continue(PEARL, text, GREEDY).why.endswith("one of the two takes text only")
 
 
-def test_a_grammar_begins_where_it_can_be_held_and_stays_where_it_can_be_led():
+def test_a_grammar_begins_where_it_can_be_held_and_stays_with_its_release():
     asked = Sampling(grammar=JSON)
     none, fresh = structs.replace(VLLM, grammar=Hold.NONE), structs.replace(VLLM, grammar=Hold.FRESH)
     assert may_begin(none, asked) == MayNot("vllm 0.32.0 (release bbbbbbbb) can't hold an answer to a grammar")
     assert isinstance(may_begin(none, Sampling()), May)
     assert isinstance(may_begin(fresh, asked), May)
-    assert may_continue(fresh, fresh, asked).why == (
-        "vllm 0.32.0 (release bbbbbbbb) can't lead a grammar through what was delivered"
+    assert may_continue(none, none, asked) == may_begin(none, asked)
+    assert may_continue(fresh, fresh, asked) == May("it is the same release")
+    assert "masks in its own way" in may_continue(fresh, PEARL, structs.replace(asked, temperature=0)).why
+
+
+def test_what_would_have_to_be_made_again_is_not_asked_to_move():
+    fresh = structs.replace(VLLM, grammar=Hold.FRESH)
+    assert stays(fresh, Sampling(grammar=JSON)) == (
+        "vllm 0.32.0 (release bbbbbbbb) would have to make it again from its prompt, and may not make the same"
     )
-    assert isinstance(may_continue(fresh, fresh, Sampling()), May)
+    assert stays(fresh, Sampling()) == stays(PEARL, Sampling(grammar=JSON)) == stays(None, Sampling(grammar=JSON)) == ""
 
 
 @given(RELEASES, RELEASES, SAMPLINGS)
@@ -154,8 +161,9 @@ def test_the_next_build_inherits_what_has_outlived_the_old_one():
     assert barred(PEARL, new, Sampling(), (PEARL, new)), "while its own build is there, it stays with it"
     assert closed(PEARL, (structs.replace(new, weights="v"),), Sampling())
     assert closed(PEARL, (structs.replace(VLLM, version="0.33.0"),), Sampling())
-    fresh = structs.replace(new, grammar=Hold.FRESH)
-    assert barred(PEARL, fresh, Sampling(grammar=JSON), (fresh,))
+    fresh, none = structs.replace(new, grammar=Hold.FRESH), structs.replace(new, grammar=Hold.NONE)
+    assert barred(PEARL, fresh, Sampling(grammar=JSON), (fresh,)) == "", "it is seen whether it makes the same again"
+    assert barred(PEARL, none, Sampling(grammar=JSON), (none,))
 
 
 def test_plain_means_that_the_weights_alone_decide():

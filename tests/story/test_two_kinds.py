@@ -218,7 +218,7 @@ def test_a_kind_without_room_keeps_nobody_of_the_other_kind_waiting():
 
 
 @pytest.mark.parametrize("way", ["killed", "leaving"])
-def test_what_is_held_to_a_grammar_that_can_not_be_led_ends_in_one_typed_error_or_where_it_began(way):
+def test_what_is_held_to_a_grammar_that_can_not_be_led_goes_on_when_it_is_lost_and_stays_while_it_is_well(way):
     async def story():
         world = mixed("v1", "v2")
         async with world.running():
@@ -231,15 +231,7 @@ def test_what_is_held_to_a_grammar_that_can_not_be_led_ends_in_one_typed_error_o
                     world.leaving["v1"] = "it is drained"
 
             got = await (await on(world, "v1", asked, hurt))
-            if way == "leaving":  # nothing is wrong with its replica: it ends there
-                assert (got.ids, got.moves) == (world.expected(asked), 0)
-            else:
-                assert got.ids == world.expected(asked)[:20]
-                assert isinstance(got.fault, EngineLost)
-                assert got.fault.why == (
-                    "it is held to a grammar, which vllm can't lead through the 20 tokens delivered; last: "
-                    "connection reset by peer"
-                )
+            assert (got.ids, got.fault, got.moves) == (world.expected(asked), None, way == "killed")
             world.settled()
 
     run(story())
@@ -345,7 +337,7 @@ def test_an_answer_that_another_worker_goes_on_with_stays_with_its_kind(back):
     run(story())
 
 
-def test_a_worker_that_dies_with_an_answer_whose_grammar_can_not_be_led_costs_it():
+def test_a_worker_that_dies_with_an_answer_whose_grammar_can_not_be_led_does_not_cost_it():
     async def story():
         machine = Machine("v")
         machine.world.kinds = (VLLM,)
@@ -355,12 +347,7 @@ def test_a_worker_that_dies_with_an_answer_whose_grammar_can_not_be_led_costs_it
             asked = machine.world.generation(100, sampling=JSON)
             await first.ask(asked, until=40)
             got = await second.resume(await second.streams.find(asked.id))
-            assert isinstance(got.fault, EngineLost)
-            assert got.fault.why == (
-                "its worker is gone, and nobody may go on with this answer: vllm 0.32.0 (release ffffffff) can't lead a "
-                "grammar through what was delivered; ask again"
-            )
-            assert got.ids == machine.world.expected(asked)[:40]
+            assert (got.ids, got.fault) == (machine.world.expected(asked), None)
 
     run(story())
 

@@ -31,7 +31,8 @@ class Ability(StrEnum):
     """What a build may be able to do; found by asking it, once, when it is ready.
 
     IDS_IN, IDS_OUT: prompts and answers as token ids; without either it is continued by text. SEED: equal requests with equal
-    seeds give equal tokens. GRAMMAR: an answer can be held to one. LED: and the grammar can be led through what was delivered.
+    seeds give equal tokens. GRAMMAR: an answer can be held to one. LED: and the grammar can be led through what was delivered;
+    without, a cut answer is made again from its prompt (engine/replay.py).
     PRIORITY: some requests go before others. LOGPROBS: of the chosen token. COUNTERS: it counts its own steps or tokens.
     """
 

@@ -57,6 +57,7 @@ class EngineLost(Fault):
         self.died = died
         self.crash = crash
         self.planned = planned
+        self.unrepeatable = False  # the replica is well: this answer does not come out there as it was delivered
         self.fenced = False  # a watcher has given up on the attempt: nothing came from the replica
         self.silent_s = (
             0.0  # how long the replica had not been heard; the layer that dialled writes this and the next two

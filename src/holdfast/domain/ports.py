@@ -75,7 +75,7 @@ class Stream(Struct):
     generation: str
     submitted_at: float
     prompt_tokens: int
-    last_token_at: float | None = None
+    last_token_at: float | None = None  # or when a token was made again that had been delivered
     tokens: int = 0
 
 
@@ -153,6 +153,8 @@ class Produced(Struct):
     cached_tokens: int = 0
     fault: str = ""  # this attempt failed inside the engine (NaN logits, ...): the sentence
     refused: bool = False  # and the engine had not begun with it
+    unrepeatable: bool = False  # and the engine is well: the answer does not come out as it was delivered
+    again: bool = False  # no ids, for these were delivered before: a sign of life
     param: str = ""  # the fault is the request's own, in this field: no replica of this release would do better
 
 

@@ -19,7 +19,8 @@ class Exactness(StrEnum):
 
 class Hold(StrEnum):
     """How an engine holds an answer to a grammar. LED: wherever it was cut, since the grammar can be led through what was
-    delivered. FRESH: only one that it makes from its first token to its last. NONE: not at all."""
+    delivered. FRESH: only one that it makes from its first token to its last, so that a cut one is made again
+    (engine/replay.py). NONE: not at all."""
 
     LED = "led"
     FRESH = "fresh"

@@ -76,7 +76,7 @@ class Welcome(Struct, frozen=True, array_like=True, tag=10):
 
 
 class Item(Struct, array_like=True):
-    """One stream's share of a step. `finish` is empty while it goes on."""
+    """One stream's share of a step. `finish` is empty while it goes on. Without ids too: it makes again what was delivered."""
 
     stream: int
     ids: list[int]
@@ -91,7 +91,8 @@ class Tokens(Struct, array_like=True, tag=11):
 
 
 class Failed(Struct, frozen=True, array_like=True, tag=12):
-    """A stream ended without a finish. `kind`: refused (nothing generated), bad (the request is wrong), lost (midway)."""
+    """A stream ended without a finish. `kind`: refused (nothing generated), bad (the request is wrong), lost (midway),
+    unrepeatable (likewise, and it was not the replica's fault: see EngineLost)."""
 
     stream: int
     kind: str

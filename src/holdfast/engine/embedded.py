@@ -34,6 +34,9 @@ from holdfast.domain.wire import (
 from holdfast.engine.link import Link
 from holdfast.engine.within import within
 
+SIGN_OF_LIFE_S = 1.0  # whoever waits for an answer that is made again is told so this often
+AGAIN = "what was delivered is made again"
+
 
 class Vitals(Protocol):
     """What is known of the replica's process without asking it; host/vitals.py is one."""
@@ -46,12 +49,13 @@ class Vitals(Protocol):
 class _Attempt:
     """One stream of the connection: what has arrived and not been fetched, and who waits for it."""
 
-    __slots__ = ("arrived", "fault", "number", "seen", "waiter")
+    __slots__ = ("arrived", "fault", "number", "seen", "told_at", "waiter")
 
     def __init__(self, number: int, seen: Stream) -> None:
         self.number = number
         self.seen = seen
         self.arrived: Chunk | None = None
+        self.told_at = float("-inf")
         self.fault: Fault | None = None
         self.waiter: asyncio.Future[None] | None = None
 
@@ -61,9 +65,10 @@ class _Attempt:
             self.seen.last_token_at = now
             self.seen.tokens += len(item.ids)
         elif item.finish is None:
+            self.stir(now)
             return
         arrived = self.arrived
-        if arrived is None:
+        if arrived is None or arrived.waiting:
             self.arrived = Chunk(item.ids, item.finish, item.logprobs, item.cached_tokens)
         else:
             arrived.ids.extend(item.ids)
@@ -72,6 +77,14 @@ class _Attempt:
             if item.logprobs:
                 arrived.logprobs = [*(arrived.logprobs or ()), *item.logprobs]
         self.wake()
+
+    def stir(self, now: float) -> None:
+        """It makes again what was delivered: that is no silence, and now and then a sign of life."""
+        self.seen.last_token_at = now
+        if self.arrived is None and now - self.told_at >= SIGN_OF_LIFE_S:
+            self.told_at = now
+            self.arrived = Chunk([], waiting=AGAIN)
+            self.wake()
 
     def wake(self) -> None:
         waiter = self.waiter
@@ -275,6 +288,7 @@ class EmbeddedEngine:
             attempt.fault = EngineRefused(frame.why)
         else:
             attempt.fault = EngineLost(frame.why)
+            attempt.fault.unrepeatable = frame.kind == "unrepeatable"
         attempt.wake()
 
     def watch_over(self, vitals: Vitals) -> None:

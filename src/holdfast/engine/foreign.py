@@ -260,6 +260,7 @@ class ForeignCore:
         if chunk.finish is not None:
             self._over(ticket)
         produced = Produced(ticket, chunk.ids, chunk.finish, chunk.logprobs, chunk.cached_tokens)
+        produced.again = bool(chunk.waiting)
         self._give(ticket, produced)
         self._their_step, self._shut = None, 0  # what brings tokens is not shut, however late it answers questions
         self._move(self._clock.now())
@@ -284,6 +285,8 @@ class ForeignCore:
             produced.refused = True
         elif isinstance(fault, BadRequest):
             produced.param = fault.param or "request"
+        elif isinstance(fault, EngineLost):
+            produced.unrepeatable = fault.unrepeatable
         self._give(ticket, produced)
 
     def _over(self, ticket: int) -> None:
@@ -299,7 +302,7 @@ class ForeignCore:
         else:
             had.ids.extend(produced.ids)
             had.finish, had.fault, had.param = produced.finish, produced.fault, produced.param
-            had.refused = produced.refused
+            had.refused, had.unrepeatable = produced.refused, produced.unrepeatable
             had.cached_tokens += produced.cached_tokens
             if produced.logprobs:
                 had.logprobs = [*(had.logprobs or ()), *produced.logprobs]

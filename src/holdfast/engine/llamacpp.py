@@ -29,6 +29,7 @@ from holdfast.engine.answer import Answer, finite, until_over
 from holdfast.engine.grammars import plain
 from holdfast.engine.http import HttpDoor, fault_of
 from holdfast.engine.llamacpp_learn import GRAMMAR, Learner, Pulse
+from holdfast.engine.replay import departed, replayed
 from holdfast.engine.served import Served
 from holdfast.engine.serving import Serving
 from holdfast.engine.spelling import Spelling
@@ -83,6 +84,7 @@ class LlamaCppEngine:
         self._abilities: Abilities | None = None
         self._pulse = Pulse(door, serving.answer_s)
 
+    @replayed
     async def generate(self, generation: Generation) -> AsyncGenerator[Chunk, None]:
         """See the port."""
         answer = Answer.to(generation, self._serving)
@@ -119,8 +121,6 @@ class LlamaCppEngine:
         if self._abilities is None or not self._abilities.has(Ability.GRAMMAR):
             why = "this llama.cpp can't hold an answer to a grammar of ours: it was built without llguidance"
             raise BadRequest(why, "grammar")
-        if generation.delivered_ids:
-            raise BadRequest("llama.cpp begins a grammar anew at each request: it can't go on within one", "grammar")
 
     async def _asked_once(self, answer: Answer) -> AsyncGenerator[Chunk, None]:
         """One request, until its end, or until ids are missing that can't be read off its text."""
@@ -132,15 +132,19 @@ class LlamaCppEngine:
                 if event.prompt_progress is not None:
                     answer.cached = max(answer.cached, event.prompt_progress.cache)
                     continue
+                rows = _logprobs(answer, event)
                 ids, missing = event.tokens, event.tokens_predicted - had - len(event.tokens)
                 if missing > 0:
                     found = self._spelt(answer, event, missing)
+                    if found is None and answer.asked.sampling.grammar:  # nothing goes on within one: the stream waits
+                        again = await self._again(answer, missing)
+                        found, rows = again.tokens, [*_logprobs(answer, again), *rows]
                     if found is None:
                         break
                     ids = [*found, *ids]
                 had += len(ids)
                 if ids:
-                    yield answer.take(ids, _logprobs(answer, event))
+                    yield answer.take(ids, rows)
                 if event.stop:
                     self._check_end(event)
                     if event.stop_type == "eos" and answer.asked.sampling.grammar and not answer.over:
@@ -180,16 +184,20 @@ class LlamaCppEngine:
         return self._spelling.the_only(spelt[: len(spelt) - len(last)], missing) if spelt.endswith(last) else None
 
     async def _again(self, answer: Answer, count: int) -> _Event:
-        """The next `count` ids, made once more and told whole."""
-        if answer.asked.sampling.grammar and answer.ids:
-            raise EngineLost(
-                f"{self._door.url} left ids out of a stream under a grammar, which it can't begin in the middle"
-            )
-        body = self._body(answer, min(count, answer.left)) | {"stream": False}
+        """The next `count` ids, made once more and told whole: under a grammar, from the answer's beginning."""
+        begun = [] if answer.asked.sampling.grammar else answer.ids
+        before = answer.ids[len(begun) :]
+        tokens = len(before) + min(count, answer.left)
+        body = body_of(answer.asked, begun, tokens, self._serving.context_tokens_max) | {"stream": False}
         told = await self._door.ask("POST", "/completion", msgspec.json.encode(body), REDO_S)
         if told.status != 200:
             raise fault_of(self._door.url, told.status, told.body)
-        return self._read(told.body)
+        event = self._read(told.body)
+        if event.tokens[: len(before)] != before:
+            raise departed("is another one, and its stream has left ids out")
+        event.tokens = event.tokens[len(before) :]
+        event.completion_probabilities = event.completion_probabilities[len(before) :]
+        return event
 
 
 def body_of(generation: Generation, answer: list[int], left: int, context: int) -> dict[str, Any]:

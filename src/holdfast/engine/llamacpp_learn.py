@@ -97,7 +97,11 @@ class Learner:
             *await self._ids(),
             await self._seed(),
             await self._grammar(),
-            Finding(Ability.LED, False, "each request begins its grammar anew, and takes nothing that was delivered"),
+            Finding(
+                Ability.LED,
+                False,
+                "each request begins its grammar anew: a cut answer goes on by replay from the prompt",
+            ),
             Finding(Ability.PRIORITY, False, "its queue is first come, first served"),
             await self._logprobs(),
             await self._counters(),

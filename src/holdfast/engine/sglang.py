@@ -34,6 +34,7 @@ from holdfast.domain.request import Chunk, Finish, Generation, TokenLogprob
 from holdfast.engine.answer import Answer, finite, until_over
 from holdfast.engine.grammars import plain
 from holdfast.engine.http import HttpDoor
+from holdfast.engine.replay import replayed
 from holdfast.engine.served import Served
 from holdfast.engine.serving import Serving
 from holdfast.engine.sglang_learn import Learner, Pulse
@@ -70,6 +71,7 @@ class SglangEngine:
         self._names, self._number = secrets.token_hex(6), 0
         self._aborts: set[asyncio.Task[None]] = set()
 
+    @replayed
     async def generate(self, generation: Generation) -> AsyncGenerator[Chunk, None]:
         """See the port."""
         answer = Answer.to(generation, self._serving)
@@ -109,8 +111,6 @@ class SglangEngine:
         if self._abilities is None or not self._abilities.has(Ability.GRAMMAR):
             why = "this SGLang can't hold an answer to a grammar of ours: start it with --grammar-backend llguidance"
             raise BadRequest(why, "grammar")
-        if generation.delivered_ids:
-            raise BadRequest("SGLang begins a grammar anew at each request: it can't go on within one", "grammar")
 
     async def _asked_once(self, answer: Answer) -> AsyncGenerator[Chunk, None]:
         """One request, to its end."""

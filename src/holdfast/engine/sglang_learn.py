@@ -127,7 +127,9 @@ class Learner:
                 await self._seed(),
                 await self._grammar(),
                 Finding(
-                    Ability.LED, False, "each request begins its grammar anew, and takes nothing that was delivered"
+                    Ability.LED,
+                    False,
+                    "each request begins its grammar anew: a cut answer goes on by replay from the prompt",
                 ),
                 self._priority(info),
                 await self._logprobs(),

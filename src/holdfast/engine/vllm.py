@@ -16,6 +16,7 @@ from holdfast.domain.replica import Load, Probe
 from holdfast.domain.request import Chunk, Finish, Generation
 from holdfast.engine import exposition
 from holdfast.engine.http import HttpDoor
+from holdfast.engine.replay import replayed
 from holdfast.engine.served import Served
 from holdfast.engine.serving import Serving
 from holdfast.engine.vllm_questions import Questions
@@ -39,6 +40,7 @@ class VllmEngine:
         )
         self._cache_use = 0.0
 
+    @replayed
     async def generate(self, generation: Generation) -> AsyncGenerator[Chunk, None]:
         """See the port. Closing it hangs up, at which vLLM aborts the request."""
         check(generation, self._serving.vocab_size, self._serving.context_tokens_max)
@@ -100,10 +102,9 @@ class VllmEngine:
     def _check_grammar(self, generation: Generation) -> None:
         if not generation.sampling.grammar or not self._learnt:
             return
-        for needed, when in ((Ability.GRAMMAR, True), (Ability.LED, bool(generation.delivered_ids))):
-            if when and not self._abilities.has(needed):
-                why = next((one.why for one in self._abilities.findings if one.ability is needed), "")
-                raise BadRequest(f"this vLLM can't keep the rest of the answer to its grammar: {why}", "grammar")
+        if not self._abilities.has(Ability.GRAMMAR):
+            why = next((one.why for one in self._abilities.findings if one.ability is Ability.GRAMMAR), "")
+            raise BadRequest(f"this vLLM can't keep an answer to its grammar: {why}", "grammar")
 
     def _chunk(self, data: bytes, generation: Generation, finish: Chunk | None) -> Chunk | None:
         """What one event brings; None for one that brings nothing. What comes after the finish only completes it."""

@@ -131,7 +131,7 @@ class Questions:
         else:
             held = choice.token_ids == GRAMMAR_IDS
             why = f"a grammar of {len(GRAMMAR_IDS)} ids was {'kept to' if held else 'taken and not kept to'}"
-        led = "it begins its grammar anew after a cut: nothing in its API leads one through ids that were delivered"
+        led = "it begins its grammar anew with each request: a cut answer goes on by replay from the prompt"
         return [Finding(Ability.GRAMMAR, held, why), Finding(Ability.LED, False, led)]
 
     def _priority(self) -> Finding:

@@ -31,9 +31,9 @@ def failover(
 ) -> Layer:
     """Carry an answer on, from replica to replica, until it ends or nothing more can be done."""
 
-    def left(transcript: Transcript, fault: EngineLost | EngineRefused) -> Chunk | None:
+    def left(transcript: Transcript, fault: EngineLost | EngineRefused, again: bool) -> Chunk | None:
         """Decide after a lost attempt: None to go on, a last chunk if it was complete; raises the fault if it must end."""
-        verdict = continuation.after_loss(transcript, moves_max, clock.now())
+        verdict = continuation.after_loss(transcript, moves_max, clock.now(), again and _unrepeatable(fault))
         if isinstance(verdict, continuation.GiveUp):
             if clock.now() >= transcript.asked.deadline:
                 raise Expired(f"{verdict.why}; last: {fault.why}") from fault
@@ -53,14 +53,14 @@ def failover(
         return None
 
     async def lost(
-        transcript: Transcript, attempt: Generation, fault: EngineLost | EngineRefused, tokens: int
+        transcript: Transcript, attempt: Generation, fault: EngineLost | EngineRefused, had: int, again: bool
     ) -> Chunk | None:
-        """An attempt has ended without a finish. See `left`; raises Poisonous too."""
+        """An attempt that began with `had` tokens has ended without a finish. See `left`; raises Poisonous too."""
         if isinstance(fault, EngineLost) and fault.died:
-            await quarantine.judge(attempt, fault, tokens)
+            await quarantine.judge(attempt, fault, len(transcript.delivered_ids) - had)
         else:
             quarantine.ended(attempt.id)
-        return left(transcript, fault)
+        return left(transcript, fault, again)
 
     def orphaned(transcript: Transcript, fault: NoReplica) -> None:
         """Raise EngineLost if there is nobody, and will be nobody, who may go on with it."""
@@ -89,7 +89,8 @@ def failover(
     def layer(inner: Service) -> Service:
         async def service(generation: Generation) -> AsyncGenerator[Chunk, None]:
             transcript = Transcript.of(generation)
-            attempt, tried, fruitless = quarantine.opened(generation), frozenset[str](), 0
+            attempt, fruitless = quarantine.opened(generation), 0
+            tried = unlike = frozenset[str]()  # boots; where it did not come out again, by then
             budget.admit(unread(generation) + generation.max_tokens, clock.now())
             try:
                 while True:
@@ -114,11 +115,13 @@ def failover(
                         again, why = True, found.why
                         orphaned(transcript, found)
                     if fault is not None:
-                        again = fault.replica in tried
+                        again = fault.replica in (unlike if _unrepeatable(fault) else tried)
                         tried |= {fault.replica}
+                        if _unrepeatable(fault):
+                            tried = unlike = unlike | {fault.replica}  # now rather where it was refused, or was lost
                         if transcript.begun is None and transcript.delivered_ids:
                             transcript.begun = fault.release
-                        last = await lost(transcript, attempt, fault, len(transcript.delivered_ids) - had)
+                        last = await lost(transcript, attempt, fault, had, again)
                     if last is not None:
                         yield last
                         return
@@ -135,3 +138,8 @@ def failover(
         return service
 
     return layer
+
+
+def _unrepeatable(fault: EngineLost | EngineRefused) -> bool:
+    """Whether the replica is well, and the answer does not come out there as it was delivered."""
+    return isinstance(fault, EngineLost) and fault.unrepeatable

@@ -12,12 +12,13 @@ from holdfast.policy.breaker import Kept, Opened, Peers, Way
 
 
 def way_of(fault: EngineLost | EngineRefused, known: Known, generation: Generation, now: float) -> Way | None:
-    """In which way the replica has failed; None where it has not: it is full, draining, asked to move, or the time was up."""
+    """In which way the replica has failed; None where it has not: it is full, draining, asked to move, the time was
+    up, or the answer alone can't be made again there."""
     if isinstance(fault, EngineRefused):
         load = known.line.last_load
         healthy = known.line.gone or load.draining or load.queued or known.line.in_flight >= load.slots
         return None if healthy else Way.REFUSED
-    if fault.planned or now >= generation.deadline:
+    if fault.planned or fault.unrepeatable or now >= generation.deadline:
         return None
     if fault.died:
         return Way.DIED

@@ -32,7 +32,7 @@ def pick(lines: Lines, turns: Turns) -> Layer:
                 chunks = inner(structs.replace(generation, replica=verdict.replica))
                 try:
                     async for chunk in chunks:
-                        if reading and chunk.ids:
+                        if reading and (chunk.ids or chunk.waiting):  # it is made again, so its prompt is read
                             reading = False
                             turns.read(generation)
                         yield chunk

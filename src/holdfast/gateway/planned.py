@@ -3,7 +3,8 @@
 A few at each look, shortest first, and only as many as the others can take at once: a free slot, and room in the lane (the
 bound on what moved answers may have read again at the same time, policy/lane.py), so that no answer stops here to wait there.
 Answers that were lost go first. Where nobody else serves they stay: they end where they began, or with their replica. So do those
-that nobody else may go on with, because the others are of another release (policy/mixture.py).
+that nobody else may go on with, because the others are of another release, and those that would have to be made again there
+(policy/mixture.py).
 """
 
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from holdfast.domain.release import Release
 from holdfast.domain.request import Generation
 from holdfast.gateway.lines import Known
 from holdfast.policy.lane import Lane
-from holdfast.policy.mixture import barred
+from holdfast.policy.mixture import barred, stays
 
 MOVES_A_LOOK = 8
 
@@ -78,7 +79,7 @@ def _barred(asked: Generation | None, made: int, release: Release | None, room: 
     """Why an answer that has made so many tokens here must not go on there."""
     if asked is None or not (made or asked.delivered_ids):
         return ""
-    return barred(asked.begun or release, room.release, asked.sampling)
+    return barred(asked.begun or release, room.release, asked.sampling) or stays(room.release, asked.sampling)
 
 
 def why_of(one: Known) -> str:

@@ -316,8 +316,10 @@ class ReplicaServer:
             attempt = self._attempts.get(one.ticket)
             if attempt is None:
                 continue
-            if one.ids or one.finish is not None:
+            made = bool(one.ids) or one.finish is not None
+            if made:
                 self._count(attempt, one)
+            if made or one.again:
                 attempt.connection.items.append(item(attempt.stream, one))
                 touched[attempt.connection] = None
             if one.finish is not None or one.fault:
@@ -325,6 +327,7 @@ class ReplicaServer:
             if one.fault:
                 self.tally.failed += 1
                 kind = "bad" if one.param else "refused" if one.refused else "lost"
+                kind = "unrepeatable" if one.unrepeatable else kind
                 attempt.connection.send(Failed(attempt.stream, kind, one.fault, one.param or None))
                 touched[attempt.connection] = None
         for connection in touched:

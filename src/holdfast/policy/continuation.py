@@ -34,14 +34,24 @@ _LED = {
     plain: Contract(plain.word, f"{plain.why}, and its grammar is led through what was delivered")
     for plain in (_KEYED, _GREEDY, _ANEW, _TEXT, _FAIR)
 }
-_FRESH = Contract("no", "its grammar can't be led through what was delivered")
+_SAME = {
+    one: Contract(one.word, f"{one.why}, and it is made again from its prompt up to where it was cut")
+    for one in (_KEYED, _GREEDY)
+}
+_AGAIN = Contract(
+    "fair", "made again from its prompt up to where it was cut, it goes on if that comes out as it was delivered"
+)
 _NONE = Contract("no", "nobody here can hold it to its grammar")
 
 
 def contract(sampling: Sampling, release: Release) -> Contract:
-    """What a client may expect of an answer that has to move. Under a grammar the whole matches it once, or it does not move."""
+    """What a client may expect of an answer that has to move. Under a grammar the whole matches it once, or it is lost."""
+    if sampling.grammar and release.grammar is Hold.NONE:
+        return _NONE
+    if sampling.grammar and release.grammar is Hold.FRESH:
+        return _SAME.get(_drawn(sampling, release), _AGAIN)
     if sampling.grammar:
-        return _LED[_plain(sampling, release)] if release.grammar is Hold.LED else _FRESH
+        return _LED[_plain(sampling, release)]
     if release.greedy_across and sampling.temperature == 0 and not (release.by_text or special(sampling)):
         return _ACROSS
     return _plain(sampling, release)
@@ -64,6 +74,11 @@ def _plain(sampling: Sampling, release: Release) -> Contract:
         return _TEXT
     if not release.penalties_whole and (sampling.presence_penalty or sampling.frequency_penalty):
         return _ANEW
+    return _drawn(sampling, release)
+
+
+def _drawn(sampling: Sampling, release: Release) -> Contract:
+    """As far as it goes by how its tokens are drawn alone."""
     if release.exactness is Exactness.EXACT:
         return _KEYED
     return _GREEDY if sampling.temperature == 0 and release.exactness is Exactness.GREEDY else _FAIR
@@ -86,14 +101,16 @@ class GiveUp(Struct, frozen=True):
     why: str
 
 
-def after_loss(transcript: Transcript, moves_max: int, now: float) -> Resume | Complete | GiveUp:
-    """What to do with an answer whose attempt ended without a finish."""
+def after_loss(
+    transcript: Transcript, moves_max: int, now: float, unrepeatable: bool = False
+) -> Resume | Complete | GiveUp:
+    """What to do with an answer whose attempt ended without a finish. `unrepeatable`: it was to be made again, did not come out
+    as it was delivered, and nobody is left who has not tried."""
     asked, count = transcript.asked, len(transcript.delivered_ids)
     if count >= asked.max_tokens:
         return Complete(Finish.LENGTH, f"all {count} tokens were delivered before the replica was lost")
-    begun = transcript.begun
-    if count and asked.sampling.grammar and begun is not None and begun.grammar is not Hold.LED:
-        return GiveUp(f"it is held to a grammar, which {begun.engine} can't lead through the {count} tokens delivered")
+    if unrepeatable:
+        return GiveUp(f"it is held to a grammar, and nobody here makes its {count} tokens again as they were delivered")
     if now >= asked.deadline:
         return GiveUp("the request's deadline has passed")
     if transcript.moves >= moves_max:

@@ -10,7 +10,8 @@ is `fair` and not `exact` (policy/continuation.py).
 When a release has left the site, because an upgrade has brought another build, its answers that have outlived the old build's
 drain are inherited by the new build of the same engine on the same weights: cutting them would be worse than what it may change.
 
-Before its first token an answer may go anywhere; one with a grammar to engines that can hold it.
+Before its first token an answer may go anywhere; one with a grammar to engines that can hold it. After that, an engine that can't
+lead a grammar through what was delivered makes the answer again (engine/replay.py): only where it was lost, since it may depart.
 """
 
 from collections.abc import Sequence
@@ -38,9 +39,8 @@ def may_begin(on: Release, sampling: Sampling) -> May | MayNot:
 
 def may_continue(begun: Release, on: Release, sampling: Sampling) -> May | MayNot:
     """Whether a replica of `on` may go on with an answer whose first token was made on `begun`."""
-    unable = [one for one in (begun, on) if one.grammar is not Hold.LED] if sampling.grammar else []
-    if unable:
-        return MayNot(f"{_named(unable[0])} can't lead a grammar through what was delivered")
+    if sampling.grammar and on.grammar is Hold.NONE:
+        return MayNot(f"{_named(on)} can't hold an answer to a grammar")
     if begun.digest == on.digest:
         return May("it is the same release")
     which = f"it was begun on {_named(begun)}, and {_named(on)}"
@@ -76,9 +76,16 @@ def may_inherit(begun: Release, on: Release, sampling: Sampling) -> May | MayNot
     verdict = may_continue(begun, on, sampling)
     if isinstance(verdict, May) or begun.engine != on.engine or not begun.weights or begun.weights != on.weights:
         return verdict
-    if sampling.grammar and not begun.grammar is on.grammar is Hold.LED:
+    if sampling.grammar and on.grammar is Hold.NONE:
         return verdict
     return May("its build has left the site, and this is another one of the same engine, on the same weights")
+
+
+def stays(on: Release | None, sampling: Sampling) -> str:
+    """Why an answer that is well where it is should not be asked to move to a replica of `on`; empty if it may."""
+    if on is None or not sampling.grammar or on.grammar is Hold.LED:
+        return ""
+    return f"{_named(on)} would have to make it again from its prompt, and may not make the same"
 
 
 def barred(begun: Release | None, on: Release | None, sampling: Sampling, kinds: Sequence[Release] = ()) -> str:

@@ -234,7 +234,10 @@ class SimLine:
             return
         if item.finish is not None or item.kind:
             del self._attempts[item.number]
-        if not item.kind:
+        if not (item.kind or item.ids or item.finish):
+            attempt.seen.last_token_at = now
+            attempt.sign()
+        elif not item.kind:
             attempt.seen.last_token_at = now
             attempt.seen.tokens += len(item.ids)
             attempt.put(Chunk(item.ids, item.finish))
@@ -269,6 +272,8 @@ class _Attempt:
 
     def put(self, one: Chunk | Fault) -> None:
         """What comes next; steps that nobody has fetched yet are merged, as on the real line."""
+        if self._box and isinstance(self._box[0], Chunk) and self._box[0].waiting:
+            self._box.clear()
         last = self._box[-1] if self._box else None
         if isinstance(one, Chunk) and isinstance(last, Chunk) and last.finish is None:
             last.ids, last.finish = last.ids + one.ids, one.finish
@@ -276,6 +281,11 @@ class _Attempt:
             self._box.append(one)
         if self._bell is not None and not self._bell.done():
             self._bell.set_result(None)
+
+    def sign(self) -> None:
+        """What was delivered is made again, as the real line tells of it."""
+        if not self._box:
+            self.put(Chunk([], waiting="what was delivered is made again"))
 
     def clear(self) -> None:
         """Fenced: what nobody has fetched yet will be made again elsewhere."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from zlib import crc32
 
 from holdfast.domain.ports import Clock
-from holdfast.domain.release import Release
+from holdfast.domain.release import Hold, Release
 from holdfast.domain.replica import Load
 from holdfast.domain.request import Finish, Generation
 from holdfast.sim.line import RELEASE, Down, Frame, Item, SimLine
@@ -58,6 +58,7 @@ class _Stream:
     count: int = 0
     finish: Finish = Finish.LENGTH
     since: float = 0.0
+    again: int = 0  # delivered tokens that it has to make once more, as an engine does that can't lead a grammar
 
 
 @dataclass
@@ -206,6 +207,8 @@ class SimReplica:
         self._streams[id(line), number] = _Stream(
             line, number, asked, key, made, unread, 0, count, finish, self.clock.now()
         )
+        if asked.sampling.grammar and self.release.grammar is Hold.FRESH:
+            self._streams[id(line), number].again = made
 
     def _expect_step(self) -> None:
         if self._due is None and (self._streams or self._pings) and self.alive and not self._frozen:
@@ -273,6 +276,9 @@ class SimReplica:
         if stream.unread > self.chunk_tokens:
             stream.unread -= self.chunk_tokens
             return None
+        if stream.again:
+            stream.again -= 1
+            return Item(stream.number, [])
         if stream.place >= stream.count:  # only the word that it ended was lost: an engine would say its stop id again
             return Item(stream.number, [], stream.finish)
         one = token_at(stream.key, stream.place, VOCABULARY) + (WRONG if self.wrong else 0)

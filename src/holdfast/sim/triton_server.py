@@ -58,6 +58,7 @@ _NAMES = {
     VLLM: ("text_input", "stream", "sampling_parameters", "exclude_input_in_output", "return_finish_reason"),
 }
 _WORD = re.compile(r"<(\d+)>")
+_GRAMMAR_IDS = re.compile(r"<\[(\d+)\]>")
 SENTENCES = {
     "refuse": "Request for unknown model: '{model}' has no available versions",
     "crowd": "Exceeds maximum queue size",
@@ -102,6 +103,7 @@ class _Asked:
     stops: frozenset[int] = frozenset()
     logprobs: bool = False
     mishap: tuple[str, int] = ("", 0)
+    held: tuple[int, ...] = ()  # a grammar's only answer
     made: list[int] = field(default_factory=list)
 
 
@@ -330,10 +332,17 @@ class TritonServer:
         warm = numbers(*tensors["temperature"])[0] > 0
         stops = frozenset(ints("stop_ids")) if "stop_ids" in tensors else frozenset()
         seed = ints("seed")[0] if warm else 0
-        return _Asked(ids, prompt_tokens, owed, seed, stops, ints("logprobs", -1)[0] >= 0, mishap)
+        grammar = texts(tensors["grammar"][1])[0] if "grammar" in tensors else ""
+        held = tuple(int(id) for id in _GRAMMAR_IDS.findall(grammar))  # grammars of ids in a row are all that it knows
+        if held and tuple(ids[prompt_tokens:]) != held[: len(ids) - prompt_tokens]:
+            raise _Refusal(f"{BAD}delivered_ids: the grammar does not allow them")
+        return _Asked(ids, prompt_tokens, owed, seed, stops, ints("logprobs", -1)[0] >= 0, mishap, held)
 
     def _next(self, asked: _Asked) -> int:
         """16 to 271: of the last ids, the place, and the seed where there is chance."""
+        place = len(asked.ids) - asked.prompt_tokens
+        if place < len(asked.held):
+            return asked.held[place]
         words = [*asked.ids[-4:], len(asked.ids), asked.seed]
         digest = blake2b(repr(words).encode(), digest_size=8).digest()
         return 16 + int.from_bytes(digest, "big") % 256

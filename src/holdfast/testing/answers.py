@@ -11,7 +11,7 @@ from msgspec import structs
 from holdfast.domain.engine import Ability
 from holdfast.domain.fault import BadRequest, EngineLost, EngineRefused
 from holdfast.domain.release import Exactness
-from holdfast.domain.request import Finish, Sampling
+from holdfast.domain.request import Finish, Generation, Sampling
 from holdfast.testing.stage import Scene, Stage
 from holdfast.testing.story import (
     GREEDY,
@@ -81,6 +81,33 @@ an_answer_goes_on_after_every_token = (
     Story("an_answer_goes_on_after_every_token-greedy", goes_on(GREEDY)),
     Story("an_answer_goes_on_after_every_token-sampled", goes_on(SAMPLED)),
 )
+
+
+def held(stage: Stage) -> tuple[list[int], Generation]:
+    """Ordinary ids in a row, and what is asked for under a grammar that allows them alone."""
+    ids = list(stage.plain_ids[-1:-9:-1])
+    grammar = "start: " + " ".join(f"<[{id}]>" for id in ids)
+    return ids, short(stage, sampling=structs.replace(GREEDY, grammar=grammar), max_tokens=len(ids))
+
+
+@story(Ability.GRAMMAR)
+async def an_answer_under_a_grammar_goes_on_after_every_token(stage: Stage, scene: Scene) -> None:
+    ids, asked = held(stage)
+    for k in range(len(ids) + 1):
+        heard = await listen_to(scene.engine, structs.replace(asked, delivered_ids=ids[:k]))
+        assert heard.ids == ids[k:], f"continued after token {k}"
+
+
+@story(Ability.GRAMMAR)
+async def what_a_grammar_would_not_have_said_is_never_gone_on_with(stage: Stage, scene: Scene) -> None:
+    """As when the engine that said it computes otherwise: a loss is told, and no token that does not fit."""
+    ids, asked = held(stage)
+    heard = Heard()
+    with pytest.raises((EngineLost, BadRequest)) as told:
+        await listen_to(scene.engine, structs.replace(asked, delivered_ids=[*ids[:2], ids[0], *ids[3:5]]), heard)
+    check_fault(told.value)
+    assert heard.ids == [], "it went on with what it would not have said"
+    await still_serves(stage, scene)
 
 
 @story()
@@ -330,6 +357,8 @@ STORIES: tuple[Story, ...] = _stories(
     a_stop_id_ends_the_answer_and_is_not_part_of_it,
     an_answer_whose_end_alone_was_lost_ends_at_once,
     an_answer_goes_on_after_every_token,
+    an_answer_under_a_grammar_goes_on_after_every_token,
+    what_a_grammar_would_not_have_said_is_never_gone_on_with,
     an_answer_that_was_complete_ends_by_length_and_says_nothing_more,
     the_same_seed_is_the_same_sample_and_another_is_another,
     answers_at_once_are_what_each_is_alone,

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from stages import STAGES
 
+pytest.register_assert_rewrite("http_stage")
+
 
 @pytest.fixture
 def folder() -> Iterator[Path]:

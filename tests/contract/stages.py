@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import uvloop
-from foreign_stage import ForeignStage
+from foreign_stage import MISHAPS, ForeignStage
 from replica_process import ReplicaProcess
 from tiny_model import VOCAB, write_tiny_model
 
@@ -40,13 +40,6 @@ __all__ = [
 
 SLOTS, QUEUE, CONTEXT = 4, 2, 512
 CLOCK = MonotonicClock()
-MISHAPS = {
-    Contract.REFUSED: "refuse",
-    Contract.REJECTED: "bad",
-    Contract.FAULT: "fault",
-    Contract.UNFINISHED: "forget",
-    Contract.STALLED: "stall",
-}
 
 
 @dataclass

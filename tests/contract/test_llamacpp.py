@@ -1,18 +1,19 @@
 """llama.cpp's adapter before a scripted server of its dialect: the contract, and what is this dialect's own."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pytest
+from http_stage import HttpScene, HttpStage, assert_only_stops_end_it, played
 from msgspec import structs
 
 from holdfast.domain.engine import Ability
 from holdfast.domain.fault import BadRequest, EngineLost
 from holdfast.domain.release import Exactness
-from holdfast.domain.request import Finish, Generation, Sampling
+from holdfast.domain.request import Generation, Sampling
 from holdfast.engine.http import HttpDoor
 from holdfast.engine.llamacpp import SEEDS, LlamaCppEngine
 from holdfast.engine.serving import Serving
@@ -28,65 +29,29 @@ SCRIPT = ForeignScript(slots=SLOTS, context_tokens_max=CONTEXT, key="k-1", versi
 SERVING = Serving(model="ours", digest="d" * 64, answer_s=1.5)
 ASKED = Generation(id="g", prompt_ids=[30, 31, 32], sampling=Sampling(temperature=0), max_tokens=40, stop_ids=(1,))
 UNKNOWN_HERE = {Mishap.CROWDED, Mishap.ABORTED}  # its queue has no bound, and it aborts nothing by itself
-
-
-@dataclass
-class LlamaCppScene:
-    engine: LlamaCppEngine
-    server: LlamaCppServer
-
-    async def befall(self, mishap: Mishap, after_tokens: int = 0) -> None:
-        if mishap is Mishap.FROZEN:
-            self.server.model.freeze()
-        elif mishap is Mishap.SILENT:
-            self.server.model.freeze()
-            self.server.door.hush()
-        elif mishap is Mishap.GONE:
-            await self.server.door.close()
-        else:
-            self.server.model.befall(mishap, after_tokens)
-
-    async def relent(self) -> None:
-        self.server.model.release()
-        self.server.door.speak()
-
-    async def working(self) -> int:
-        return self.server.model.running + self.server.model.waiting
+LlamaCppScene = HttpScene[LlamaCppEngine, LlamaCppServer]
 
 
 @asynccontextmanager
 async def scripted(script: ForeignScript = SCRIPT, **build: Any) -> AsyncIterator[LlamaCppScene]:
     server = LlamaCppServer(script, CLOCK, **build)
     engine = LlamaCppEngine(HttpDoor(await server.door.open(), CLOCK, script.key), SERVING)
-    try:
+    async with LlamaCppScene(engine, server) as scene:
         await engine.learn()
-        yield LlamaCppScene(engine, server)
-    finally:
-        await engine.close()
-        await server.door.close()
+        yield scene
 
 
-class LlamaCppStage(Stage):
+class LlamaCppStage(HttpStage):
     vocab_size, context, slots = SCRIPT.vocab_size, CONTEXT, SLOTS
     exactness = Exactness.GREEDY
     abilities = frozenset((*Stage.abilities, Ability.LOGPROBS, Ability.SEED, Ability.GRAMMAR, Ability.COUNTERS))
     mishaps = frozenset(set(Mishap) - UNKNOWN_HERE)
 
-    def __init__(self, **build: Any) -> None:
-        self._build = build
-
-    def play(self, story: Callable[[Any], Awaitable[None]]) -> None:
-        async def run() -> None:
-            async with scripted(**self._build) as scene:
-                await story(scene)
-
-        asyncio.run(run())
-
 
 class TestScriptedLlamaCpp(ForeignContract):
     @pytest.fixture
     def stage(self) -> Stage:
-        return LlamaCppStage()
+        return LlamaCppStage(scripted)
 
 
 class TestScriptedLlamaCppThatLeavesIdsOut(ForeignContract):
@@ -95,35 +60,18 @@ class TestScriptedLlamaCppThatLeavesIdsOut(ForeignContract):
 
     @pytest.fixture
     def stage(self) -> Stage:
-        stage = LlamaCppStage(halves=frozenset(range(0, SCRIPT.vocab_size, 3)), metrics=False)
+        stage = LlamaCppStage(partial(scripted, halves=frozenset(range(0, SCRIPT.vocab_size, 3)), metrics=False))
         stage.mishaps = frozenset((Mishap.REFUSED, Mishap.REJECTED, Mishap.FROZEN, Mishap.SILENT, Mishap.GONE))
         return stage
 
 
-Told = Callable[[LlamaCppScene], Awaitable[None]]
-
-
-def played(story: Told, script: ForeignScript = SCRIPT, **build: Any) -> None:
-    async def run() -> None:
-        async with scripted(script, **build) as scene:
-            await story(scene)
-
-    asyncio.run(run())
-
-
 def test_the_end_of_a_text_ends_an_answer_only_where_it_is_a_stop() -> None:
     script = structs.replace(SCRIPT, eos_every=8)
-    whole = foreign_answer(ASKED.prompt_ids, 40, script)
-    assert whole[-1] == script.eos_id
 
     async def story(scene: LlamaCppScene) -> None:
-        heard = await listen_to(scene.engine, ASKED)
-        assert (heard.ids, heard.finish) == (whole[:-1], Finish.STOP)
-        without = await listen_to(scene.engine, structs.replace(ASKED, stop_ids=()))
-        assert without.ids[: len(whole)] == whole
-        assert (len(without.ids), without.finish) == (40, Finish.LENGTH)
+        await assert_only_stops_end_it(scene.engine, ASKED, script)
 
-    played(story, script)
+    played(story, scripted(script))
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.8])
@@ -141,7 +89,7 @@ def test_ids_that_a_stream_leaves_out_are_asked_for_again_and_told_once(temperat
         again = [body for body in scene.server.bodies if body.get("return_progress") and not body["stream"]]
         assert again, "it was never asked again"
 
-    played(story, halves=halves)
+    played(story, scripted(halves=halves))
 
 
 def test_seed_bias_and_penalties_go_as_its_dialect_has_them() -> None:
@@ -158,7 +106,7 @@ def test_seed_bias_and_penalties_go_as_its_dialect_has_them() -> None:
         assert body["repeat_last_n"] == CONTEXT
         assert body["samplers"] == ["penalties", "temperature", "min_p", "top_k", "top_p"]
 
-    played(story)
+    played(story, scripted())
 
 
 def test_a_grammar_is_passed_on_and_refused_where_it_can_not_be_kept() -> None:
@@ -173,8 +121,8 @@ def test_a_grammar_is_passed_on_and_refused_where_it_can_not_be_kept() -> None:
         with pytest.raises(BadRequest, match="built without llguidance"):
             await listen_to(scene.engine, held)
 
-    played(story)
-    played(without, grammar=False)
+    played(story, scripted())
+    played(without, scripted(grammar=False))
 
 
 def test_without_metrics_and_slots_it_has_no_counters() -> None:
@@ -184,7 +132,7 @@ def test_without_metrics_and_slots_it_has_no_counters() -> None:
         why = next(one.why for one in told.findings if one.ability is Ability.COUNTERS)
         assert why == "both /metrics (--metrics) and /slots (--slots) are off"
 
-    played(story, metrics=False, slots=False)
+    played(story, scripted(metrics=False, slots=False))
 
 
 def test_another_model_and_another_key_are_told_by_name() -> None:

@@ -1,13 +1,14 @@
 """The adapter for any OpenAI-compatible server, before a scripted one: the contract, and what continuing by text needs."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from http_stage import HttpScene, HttpStage, played
 from msgspec import structs
 
 from holdfast.app.adapters import Address, adapter
@@ -34,30 +35,7 @@ SERVING = Serving(model="ours", digest="d" * 64, context_tokens_max=512, answer_
 ASKED = Generation(
     id="g", prompt_ids=[BOS, USER, *WORDS[:5], ANSWER], sampling=Sampling(temperature=0), max_tokens=40, stop_ids=(EOS,)
 )
-
-
-@dataclass
-class OpenAiScene:
-    engine: OpenAiEngine
-    server: OpenAiServer
-
-    async def befall(self, mishap: Mishap, after_tokens: int = 0) -> None:
-        if mishap is Mishap.FROZEN:
-            self.server.model.freeze()
-        elif mishap is Mishap.SILENT:
-            self.server.model.freeze()
-            self.server.door.hush()
-        elif mishap is Mishap.GONE:
-            await self.server.door.close()
-        else:
-            self.server.model.befall(mishap, after_tokens)
-
-    async def relent(self) -> None:
-        self.server.model.release()
-        self.server.door.speak()
-
-    async def working(self) -> int:
-        return self.server.model.running + self.server.model.waiting
+OpenAiScene = HttpScene[OpenAiEngine, OpenAiServer]
 
 
 @asynccontextmanager
@@ -65,30 +43,17 @@ async def scripted(script: ForeignScript = SCRIPT, **manners: Any) -> AsyncItera
     told = {"encode": SPELLING.encode, "decode": SPELLING.text_of, **manners}
     server = OpenAiServer(script, CLOCK, Manners(**told))
     engine = OpenAiEngine(HttpDoor(await server.door.open(), CLOCK, script.key), SERVING, SPELLING)
-    try:
+    async with OpenAiScene(engine, server) as scene:
         await engine.learn()
-        yield OpenAiScene(engine, server)
-    finally:
-        await engine.close()
-        await server.door.close()
+        yield scene
 
 
-class OpenAiStage(Stage):
+class OpenAiStage(HttpStage):
     vocab_size, context = SCRIPT.vocab_size, SERVING.context_tokens_max
     exactness = Exactness.FAIR
     abilities = frozenset((Ability.SEED,))
     mishaps = frozenset(Mishap)
     plain_ids = WORDS
-
-    def __init__(self, **manners: Any) -> None:
-        self._manners = manners
-
-    def play(self, story: Callable[[Any], Awaitable[None]]) -> None:
-        async def run() -> None:
-            async with scripted(**self._manners) as scene:
-                await story(scene)
-
-        asyncio.run(run())
 
 
 class TestByText(ForeignContract):
@@ -96,7 +61,7 @@ class TestByText(ForeignContract):
 
     @pytest.fixture
     def stage(self) -> Stage:
-        return OpenAiStage(bos=BOS)
+        return OpenAiStage(partial(scripted, bos=BOS))
 
 
 class TestByIds(ForeignContract):
@@ -104,20 +69,9 @@ class TestByIds(ForeignContract):
 
     @pytest.fixture
     def stage(self) -> Stage:
-        stage = OpenAiStage(takes_ids=True, fields=("ignore_eos", "top_k"))
+        stage = OpenAiStage(partial(scripted, takes_ids=True, fields=("ignore_eos", "top_k")))
         stage.abilities = frozenset((Ability.SEED, Ability.IDS_IN))
         return stage
-
-
-Told = Callable[[OpenAiScene], Awaitable[None]]
-
-
-def played(story: Told, script: ForeignScript = SCRIPT, **manners: Any) -> None:
-    async def run() -> None:
-        async with scripted(script, **manners) as scene:
-            await story(scene)
-
-    asyncio.run(run())
 
 
 @pytest.mark.parametrize("bos", [None, BOS])
@@ -129,7 +83,7 @@ def test_the_beginning_of_a_text_is_marked_once_whoever_marks_it(bos: int | None
         order = scene.server._order(scene.server.bodies[-1])
         assert list(order.ids) == ASKED.prompt_ids
 
-    played(story, bos=bos)
+    played(story, scripted(bos=bos))
 
 
 def test_what_was_delivered_goes_as_text_behind_the_prompt_with_its_spaces() -> None:
@@ -142,7 +96,7 @@ def test_what_was_delivered_goes_as_text_behind_the_prompt_with_its_spaces() -> 
         assert body["prompt"].endswith(" ")
         assert (body["max_tokens"], body["stop"]) == (36, ["<｜end▁of▁sentence｜>"])
 
-    played(story)
+    played(story, scripted())
 
 
 def test_half_a_character_is_made_again_and_told_once() -> None:
@@ -158,7 +112,7 @@ def test_half_a_character_is_made_again_and_told_once() -> None:
         assert heard.ids[0] == euro[2]
         assert SPELLING.text_of([*euro[:2], *heard.ids]).startswith("€")
 
-    played(story, structs.replace(SCRIPT, vocabulary=WORDS[:1]), decode=lambda ids: "€" * len(ids))
+    played(story, scripted(structs.replace(SCRIPT, vocabulary=WORDS[:1]), decode=lambda ids: "€" * len(ids)))
 
 
 def test_what_comes_instead_of_half_a_character_is_told_though_the_answer_ends_with_it() -> None:
@@ -170,7 +124,7 @@ def test_what_comes_instead_of_half_a_character_is_told_though_the_answer_ends_w
         )
         assert heard.ids == SPELLING.encode("a")
 
-    played(story, structs.replace(SCRIPT, vocabulary=WORDS[:1]), decode=lambda ids: "a" * len(ids))
+    played(story, scripted(structs.replace(SCRIPT, vocabulary=WORDS[:1]), decode=lambda ids: "a" * len(ids)))
 
 
 @pytest.mark.parametrize("end", ["", "/", "/v1", "/v1/"])
@@ -199,7 +153,7 @@ def test_fields_that_it_does_not_know_are_left_out() -> None:
         assert body["top_k"] == 5
         assert not {"min_p", "ignore_eos", "skip_special_tokens"} & set(body)
 
-    played(knows_one, fields=("top_k",))
+    played(knows_one, scripted(fields=("top_k",)))
 
 
 def test_a_stop_that_is_its_own_ends_the_answer() -> None:
@@ -208,4 +162,4 @@ def test_a_stop_that_is_its_own_ends_the_answer() -> None:
         assert heard.finish is Finish.STOP
         assert EOS not in heard.ids
 
-    played(story, structs.replace(SCRIPT, eos_every=8))
+    played(story, scripted(structs.replace(SCRIPT, eos_every=8)))

@@ -1,25 +1,25 @@
 """SGLang's adapter before a scripted server of its dialect: the contract, and what is this dialect's own."""
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import msgspec
 import pytest
+from http_stage import HttpScene, HttpStage, assert_only_stops_end_it, played
 from msgspec import structs
 
 from holdfast.domain.engine import Ability
 from holdfast.domain.fault import BadRequest, EngineLost
 from holdfast.domain.release import Exactness
-from holdfast.domain.request import Finish, Generation, Sampling
+from holdfast.domain.request import Generation, Sampling
 from holdfast.engine.http import HttpDoor
 from holdfast.engine.serving import Serving
 from holdfast.engine.sglang import SglangEngine
 from holdfast.host.clock import MonotonicClock
 from holdfast.policy.continuation import derived_seed
-from holdfast.sim.foreign_model import ForeignScript, foreign_answer
+from holdfast.sim.foreign_model import ForeignScript
 from holdfast.sim.sglang_server import INPUT_MARGIN, SglangBuild, SglangServer
 from holdfast.testing.engine_contract import ForeignContract, Mishap, Stage, listen_to
 
@@ -32,63 +32,31 @@ SERVING = Serving(model="ours", digest="d" * 64, vocab_size=512, answer_s=1.5)
 ASKED = Generation(id="g", prompt_ids=[30, 31, 32], sampling=Sampling(temperature=0), max_tokens=40, stop_ids=(1,))
 
 
-@dataclass
-class SglangScene:
-    engine: SglangEngine
-    server: SglangServer
-
-    async def befall(self, mishap: Mishap, after_tokens: int = 0) -> None:
-        if mishap is Mishap.FROZEN:
-            self.server.model.freeze()
-        elif mishap is Mishap.SILENT:
-            self.server.model.freeze()
-            self.server.door.hush()
-        elif mishap is Mishap.GONE:
-            await self.server.close()
-        else:
-            self.server.model.befall(mishap, after_tokens)
-
-    async def relent(self) -> None:
-        self.server.model.release()
-        self.server.door.speak()
-
-    async def working(self) -> int:
-        return self.server.model.running + self.server.model.waiting
+class SglangScene(HttpScene[SglangEngine, SglangServer]):
+    async def end(self) -> None:
+        await self.server.close()
 
 
 @asynccontextmanager
 async def scripted(script: ForeignScript = SCRIPT, **build: Any) -> AsyncIterator[SglangScene]:
     server = SglangServer(script, CLOCK, SglangBuild(**build))
     engine = SglangEngine(HttpDoor(await server.door.open(), CLOCK, script.key), SERVING)
-    try:
+    async with SglangScene(engine, server) as scene:
         await engine.learn()
-        yield SglangScene(engine, server)
-    finally:
-        await engine.close()
-        await server.close()
+        yield scene
 
 
-class SglangStage(Stage):
+class SglangStage(HttpStage):
     vocab_size, context, slots, queue = SCRIPT.vocab_size, CONTEXT, SLOTS, QUEUE
     exactness = Exactness.GREEDY
     abilities = frozenset((*Stage.abilities, Ability.LOGPROBS, Ability.SEED, Ability.GRAMMAR, Ability.COUNTERS))
     mishaps = frozenset(Mishap)
 
-    def __init__(self, **build: Any) -> None:
-        self._build = build
-
-    def play(self, story: Callable[[Any], Awaitable[None]]) -> None:
-        async def run() -> None:
-            async with scripted(**self._build) as scene:
-                await story(scene)
-
-        asyncio.run(run())
-
 
 class TestScriptedSglang(ForeignContract):
     @pytest.fixture
     def stage(self) -> Stage:
-        return SglangStage()
+        return SglangStage(scripted)
 
 
 class TestIncrementalSglang(ForeignContract):
@@ -96,7 +64,7 @@ class TestIncrementalSglang(ForeignContract):
 
     @pytest.fixture
     def stage(self) -> Stage:
-        return SglangStage(incremental=True, metrics=False)
+        return SglangStage(partial(scripted, incremental=True, metrics=False))
 
 
 class TestOldSglang(ForeignContract):
@@ -104,35 +72,18 @@ class TestOldSglang(ForeignContract):
 
     @pytest.fixture
     def stage(self) -> Stage:
-        stage = SglangStage(loads=False)
+        stage = SglangStage(partial(scripted, loads=False))
         stage.slots = 0
         return stage
 
 
-Told = Callable[[SglangScene], Awaitable[None]]
-
-
-def played(story: Told, script: ForeignScript = SCRIPT, **build: Any) -> None:
-    async def run() -> None:
-        async with scripted(script, **build) as scene:
-            await story(scene)
-
-    asyncio.run(run())
-
-
 def test_the_end_of_a_text_ends_an_answer_only_where_it_is_a_stop() -> None:
     script = structs.replace(SCRIPT, eos_every=8)
-    whole = foreign_answer(ASKED.prompt_ids, 40, script)
-    assert whole[-1] == script.eos_id
 
     async def story(scene: SglangScene) -> None:
-        heard = await listen_to(scene.engine, ASKED)
-        assert (heard.ids, heard.finish) == (whole[:-1], Finish.STOP)
-        without = await listen_to(scene.engine, structs.replace(ASKED, stop_ids=()))
-        assert without.ids[: len(whole)] == whole
-        assert (len(without.ids), without.finish) == (40, Finish.LENGTH)
+        await assert_only_stops_end_it(scene.engine, ASKED, script)
 
-    played(story, script)
+    played(story, scripted(script))
 
 
 def test_a_stop_for_a_reason_of_its_own_is_no_stop() -> None:
@@ -144,7 +95,7 @@ def test_a_stop_for_a_reason_of_its_own_is_no_stop() -> None:
         with pytest.raises(EngineLost, match="a reason of its own: NaN happened"):
             scene.engine._read(msgspec.json.encode(event), 0)
 
-    played(story)
+    played(story, scripted())
 
 
 def test_what_is_left_is_aborted_by_name() -> None:
@@ -155,7 +106,7 @@ def test_what_is_left_is_aborted_by_name() -> None:
             await CLOCK.sleep(0.002)
         assert scene.server.aborted == [scene.server.bodies[-1]["rid"]]
 
-    played(story)
+    played(story, scripted())
 
 
 @pytest.mark.parametrize("deterministic", [True, False])
@@ -173,7 +124,7 @@ def test_the_seed_goes_as_it_is_only_where_noise_is_keyed_by_position(determinis
         assert params["logit_bias"] == {"40": 1.0 - 0.5 - 2 * 0.25, "41": -0.75}
         assert params["stop_token_ids"] == [1]
 
-    played(story, deterministic=deterministic)
+    played(story, scripted(deterministic=deterministic))
 
 
 def test_a_grammar_is_passed_on_and_refused_where_it_can_not_be_kept() -> None:
@@ -188,5 +139,5 @@ def test_a_grammar_is_passed_on_and_refused_where_it_can_not_be_kept() -> None:
         with pytest.raises(BadRequest, match="--grammar-backend llguidance"):
             await listen_to(scene.engine, held)
 
-    played(story)
-    played(without, lark=False)
+    played(story, scripted())
+    played(without, scripted(lark=False))

@@ -1,24 +1,23 @@
 """vLLM's adapter before a scripted server of its dialect: the contract, and what is this dialect's own."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass
-from typing import Any
 
 import pytest
+from http_stage import HttpScene, HttpStage, assert_only_stops_end_it, played
 from msgspec import structs
 
 from holdfast.domain.engine import Ability
 from holdfast.domain.fault import BadRequest, EngineLost
 from holdfast.domain.release import Exactness
-from holdfast.domain.request import Finish, Generation, Sampling
+from holdfast.domain.request import Generation, Sampling
 from holdfast.engine.http import HttpDoor
 from holdfast.engine.serving import Serving
 from holdfast.engine.vllm import VllmEngine
 from holdfast.host.clock import MonotonicClock
 from holdfast.policy.continuation import derived_seed
-from holdfast.sim.foreign_model import ForeignScript, foreign_answer
+from holdfast.sim.foreign_model import ForeignScript
 from holdfast.sim.vllm_server import VllmServer
 from holdfast.testing.engine_contract import ForeignContract, Mishap, Stage, listen_to
 
@@ -27,30 +26,7 @@ SLOTS, QUEUE, CONTEXT = 4, 2, 512
 SCRIPT = ForeignScript(slots=SLOTS, queue_max=QUEUE, context_tokens_max=CONTEXT, key="k-1")
 SERVING = Serving(model="ours", digest="d" * 64, served_as="scripted", vocab_size=512, slots=SLOTS, answer_s=1.5)
 ASKED = Generation(id="g", prompt_ids=[30, 31, 32], sampling=Sampling(temperature=0), max_tokens=12, stop_ids=(1,))
-
-
-@dataclass
-class VllmScene:
-    engine: VllmEngine
-    server: VllmServer
-
-    async def befall(self, mishap: Mishap, after_tokens: int = 0) -> None:
-        if mishap is Mishap.FROZEN:
-            self.server.model.freeze()
-        elif mishap is Mishap.SILENT:
-            self.server.model.freeze()
-            self.server.door.hush()
-        elif mishap is Mishap.GONE:
-            await self.server.door.close()
-        else:
-            self.server.model.befall(mishap, after_tokens)
-
-    async def relent(self) -> None:
-        self.server.model.release()
-        self.server.door.speak()
-
-    async def working(self) -> int:
-        return self.server.model.running + self.server.model.waiting
+VllmScene = HttpScene[VllmEngine, VllmServer]
 
 
 @asynccontextmanager
@@ -59,14 +35,18 @@ async def scripted_vllm(
 ) -> AsyncIterator[VllmScene]:
     server = VllmServer(script, CLOCK, **build)
     engine = VllmEngine(HttpDoor(await server.door.open(), CLOCK, script.key), serving)
-    try:
-        yield VllmScene(engine, server)
-    finally:
-        await engine.close()
-        await server.door.close()
+    async with VllmScene(engine, server) as scene:
+        yield scene
 
 
-class VllmStage(Stage):
+@asynccontextmanager
+async def learnt() -> AsyncIterator[VllmScene]:
+    async with scripted_vllm() as scene:
+        await scene.engine.learn()
+        yield scene
+
+
+class VllmStage(HttpStage):
     vocab_size, context, slots, queue = SCRIPT.vocab_size, CONTEXT, SLOTS, QUEUE
     exactness = Exactness.GREEDY
     abilities = frozenset(
@@ -74,45 +54,20 @@ class VllmStage(Stage):
     )
     mishaps = frozenset(Mishap)
 
-    def play(self, story: Callable[[Any], Awaitable[None]]) -> None:
-        async def run() -> None:
-            async with scripted_vllm() as scene:
-                await scene.engine.learn()
-                await story(scene)
-
-        asyncio.run(run())
-
 
 class TestScriptedVllm(ForeignContract):
     @pytest.fixture
     def stage(self) -> Stage:
-        return VllmStage()
-
-
-Story = Callable[[VllmScene], Awaitable[None]]
-
-
-def played(story: Story, script: ForeignScript = SCRIPT, serving: Serving = SERVING, **build: bool) -> None:
-    async def run() -> None:
-        async with scripted_vllm(script, serving, **build) as scene:
-            await story(scene)
-
-    asyncio.run(run())
+        return VllmStage(learnt)
 
 
 def test_the_stop_token_is_told_among_the_ids_there_and_not_here() -> None:
     answers = structs.replace(SCRIPT, eos_every=8)
-    whole = foreign_answer(ASKED.prompt_ids, 200, answers)
-    assert whole[-1] == answers.eos_id
 
     async def story(scene: VllmScene) -> None:
-        heard = await listen_to(scene.engine, structs.replace(ASKED, max_tokens=200))
-        assert (heard.ids, heard.finish) == (whole[:-1], Finish.STOP)
-        without = await listen_to(scene.engine, structs.replace(ASKED, max_tokens=200, stop_ids=()))
-        assert without.ids[: len(whole)] == whole
-        assert without.finish is Finish.LENGTH
+        await assert_only_stops_end_it(scene.engine, structs.replace(ASKED, max_tokens=200), answers)
 
-    played(story, answers)
+    played(story, scripted_vllm(answers))
 
 
 def test_a_carried_on_answer_gets_another_seed_and_what_penalties_owe() -> None:
@@ -131,7 +86,7 @@ def test_a_carried_on_answer_gets_another_seed_and_what_penalties_owe() -> None:
         assert body["stop_token_ids"] == []
         assert (body["ignore_eos"], body["skip_special_tokens"], body["repetition_penalty"]) == (True, False, 1.0)
 
-    played(story, serving=structs.replace(SERVING, eos_ids=(1,)))
+    played(story, scripted_vllm(serving=structs.replace(SERVING, eos_ids=(1,))))
 
 
 def test_the_core_s_death_is_told_as_one_wherever_it_is_heard() -> None:
@@ -145,7 +100,7 @@ def test_the_core_s_death_is_told_as_one_wherever_it_is_heard() -> None:
             await scene.engine.probe()
         assert told.value.died
 
-    played(story)
+    played(story, scripted_vllm())
 
 
 def test_an_end_without_an_end_mark_is_no_finish() -> None:
@@ -154,7 +109,7 @@ def test_an_end_without_an_end_mark_is_no_finish() -> None:
         with pytest.raises(EngineLost, match="ended a stream without a finish reason"):
             await listen_to(scene.engine, ASKED)
 
-    played(story)
+    played(story, scripted_vllm())
 
 
 def test_the_cache_is_told_at_the_end_and_by_the_probe() -> None:
@@ -165,7 +120,7 @@ def test_the_cache_is_told_at_the_end_and_by_the_probe() -> None:
         load = (await scene.engine.probe()).load
         assert (load.slots, load.cache_tokens, load.cache_tokens_max) == (SLOTS, 0, SLOTS * CONTEXT)
 
-    played(story)
+    played(story, scripted_vllm())
 
 
 def test_what_it_can_do_is_said_with_what_was_seen() -> None:
@@ -179,7 +134,7 @@ def test_what_it_can_do_is_said_with_what_was_seen() -> None:
             "a grammar of 3 ids was kept to"
         ]
 
-    played(story, serving=structs.replace(SERVING, priority=True, served_as=""))
+    played(story, scripted_vllm(serving=structs.replace(SERVING, priority=True, served_as="")))
 
 
 def test_a_build_without_a_grammar_refuses_what_needs_one() -> None:
@@ -196,8 +151,8 @@ def test_a_build_without_a_grammar_refuses_what_needs_one() -> None:
         with pytest.raises(BadRequest, match="begins its grammar anew after a cut"):
             await listen_to(scene.engine, structs.replace(asked, delivered_ids=[40]))
 
-    played(without, grammar=False)
-    played(cut)
+    played(without, scripted_vllm(grammar=False))
+    played(cut, scripted_vllm())
 
 
 @pytest.mark.parametrize(
@@ -214,7 +169,7 @@ def test_what_can_not_be_used_is_said_at_once(
         with pytest.raises(EngineLost, match=told):
             await scene.engine.learn()
 
-    played(story, script, serving, **build)
+    played(story, scripted_vllm(script, serving, **build))
 
 
 def test_a_wrong_key_is_said_to_be_one() -> None:
@@ -262,4 +217,4 @@ def test_it_promises_what_its_arithmetic_allows(exactness: Exactness) -> None:
         assert release is not None
         assert (release.exactness, release.engine, release.model) == (exactness, "vllm", "ours")
 
-    played(story, serving=structs.replace(SERVING, exactness=exactness))
+    played(story, scripted_vllm(serving=structs.replace(SERVING, exactness=exactness)))

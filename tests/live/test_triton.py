@@ -86,20 +86,18 @@ def triton(shared: list[TritonProcess]) -> TritonProcess:
     if not shared or shared[-1].popen.poll() is not None:
         shared.append(TritonProcess(Path(tempfile.mkdtemp(prefix="hf")), unary_batch=8))
         uvloop.run(shared[-1].until_ready())
-        print(f"ready in {shared[-1].ready_s:.1f} s")
     return shared[-1]
 
 
 @contextmanager
 def running() -> Iterator[TritonProcess]:
-    folder = Path(tempfile.mkdtemp(prefix="hf"))
-    process = TritonProcess(folder)
+    process = TritonProcess(Path(tempfile.mkdtemp(prefix="hf")))
     try:
         uvloop.run(process.until_ready())
         yield process
     finally:
         process.end()
-        shutil.rmtree(folder)
+        shutil.rmtree(process.folder)
 
 
 @pytest.fixture
@@ -135,9 +133,7 @@ class RealScene(PlainScene):
 
 class RealStage(Stage):
     vocab_size, context, slots, queue, long_tokens = 1280, 512, 4, 2, 400
-    plain_ids = tuple(
-        range(980, 1180)
-    )  # greedy answers to these do not hold the end-of-answer id, which may be ignored
+    plain_ids = tuple(range(980, 1180))  # greedy answers to these hold no end-of-answer id, which may be ignored
     exactness = Exactness.EXACT
     abilities = frozenset(set(Ability) - {Ability.PRIORITY})
     mishaps = frozenset((Mishap.SILENT,))

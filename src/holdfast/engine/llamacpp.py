@@ -25,14 +25,13 @@ from holdfast.domain.fault import BadRequest, EngineLost
 from holdfast.domain.release import Release
 from holdfast.domain.replica import Probe
 from holdfast.domain.request import Chunk, Finish, Generation, Sampling, TokenLogprob
-from holdfast.engine.answer import LOWEST, Answer
+from holdfast.engine.answer import Answer, finite, until_over
 from holdfast.engine.grammars import plain
 from holdfast.engine.http import HttpDoor, fault_of
 from holdfast.engine.llamacpp_learn import GRAMMAR, Learner, Pulse
 from holdfast.engine.serving import Serving
 from holdfast.engine.spelling import Spelling
 from holdfast.policy.continuation import derived_seed
-from holdfast.policy.intake import check, rest_tokens
 
 SEEDS = 0xFFFFFFFF  # its seeds are 32 bits wide, and the highest means any
 REDO_S = 120.0  # for ids that a stream has left out
@@ -84,25 +83,11 @@ class LlamaCppEngine:
 
     async def generate(self, generation: Generation) -> AsyncGenerator[Chunk, None]:
         """See the port."""
-        serving = self._serving
-        check(generation, serving.vocab_size, serving.context_tokens_max)
+        answer = Answer.to(generation, self._serving)
         self._check_grammar(generation)
-        answer = Answer(generation, rest_tokens(generation, serving.context_tokens_max))
-        if answer.left == 0:
-            yield answer.end(Finish.LENGTH)
-            return
-        while not answer.over:
-            before = len(answer.ids)
-            chunks = self._asked_once(answer)
-            try:
-                async for chunk in chunks:
-                    yield chunk
-                    if chunk.finish is not None:
-                        return
-            finally:
-                await chunks.aclose()
-            if len(answer.ids) == before:
-                raise EngineLost(f"{self._door.url} ended an answer without a token and without a reason")
+        async with aclosing(until_over(answer, self._asked_once, self._door.url)) as chunks:
+            async for chunk in chunks:
+                yield chunk
 
     async def probe(self) -> Probe:
         """See the port."""
@@ -110,12 +95,7 @@ class LlamaCppEngine:
 
     def describe(self) -> Release | None:
         """See the port."""
-        if self._abilities is None:
-            return None
-        serving = self._serving
-        return Release(
-            model=serving.model, engine=EngineKind.LLAMACPP, digest=serving.digest, exactness=serving.exactness
-        )
+        return None if self._abilities is None else self._serving.release(EngineKind.LLAMACPP)
 
     async def learn(self) -> Abilities:
         """See the port. Asks for some tokens of a few ids each; takes a few forward passes."""
@@ -259,12 +239,7 @@ def _logprobs(answer: Answer, event: _Event) -> list[TokenLogprob]:
         return []
     return [
         TokenLogprob(
-            told.id, _finite(told.logprob), tuple((one.id, _finite(one.logprob)) for one in told.top_logprobs[:count])
+            told.id, finite(told.logprob), tuple((one.id, finite(one.logprob)) for one in told.top_logprobs[:count])
         )
         for told in event.completion_probabilities
     ]
-
-
-def _finite(logprob: float | None) -> float:
-    """Minus infinity is no number of JSON; llama.cpp writes null, or its lowest float."""
-    return LOWEST if logprob is None else max(logprob, LOWEST)

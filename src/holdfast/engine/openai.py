@@ -28,7 +28,6 @@ from holdfast.engine.openai_learn import Learner, Manners
 from holdfast.engine.serving import Serving
 from holdfast.engine.spelling import Spelling
 from holdfast.policy.continuation import derived_seed
-from holdfast.policy.intake import check, rest_tokens
 
 COMPLETIONS = "/v1/completions"
 SEEDS = 1 << 31  # some keep seeds in 32 bits
@@ -58,15 +57,13 @@ class OpenAiEngine:
 
     async def generate(self, generation: Generation) -> AsyncGenerator[Chunk, None]:
         """See the port."""
-        serving = self._serving
-        check(generation, serving.vocab_size, serving.context_tokens_max)
+        answer = Answer.to(generation, self._serving)
         if generation.sampling.grammar:
             raise BadRequest("an OpenAI-compatible server takes no grammars of ours", "grammar")
-        answer = Answer(generation, rest_tokens(generation, serving.context_tokens_max))
         if answer.left == 0:
             yield answer.end(Finish.LENGTH)
             return
-        body, again = body_of(answer, serving.served_as, self._manners, self._spelling)
+        body, again = body_of(answer, self._serving.served_as, self._manners, self._spelling)
         seam = _Seam(self._spelling, again)
         heard: asyncio.Queue[bytes | Fault | None] = asyncio.Queue()
         listening = asyncio.ensure_future(self._listen(msgspec.json.encode(body), heard))

@@ -2,7 +2,8 @@
 
 from msgspec import Struct
 
-from holdfast.domain.release import Exactness
+from holdfast.domain.engine import EngineKind
+from holdfast.domain.release import Exactness, Release
 
 
 class Serving(Struct, frozen=True, kw_only=True):
@@ -25,3 +26,7 @@ class Serving(Struct, frozen=True, kw_only=True):
     priority: bool = False
     answer_s: float = 5.0
     exactness: Exactness = Exactness.GREEDY
+
+    def release(self, kind: EngineKind) -> Release:
+        """The release of an engine of this kind that serves it."""
+        return Release(model=self.model, engine=kind, digest=self.digest, exactness=self.exactness)

@@ -31,13 +31,12 @@ from holdfast.domain.fault import BadRequest, EngineLost, EngineRefused, Fault
 from holdfast.domain.release import Release
 from holdfast.domain.replica import Probe
 from holdfast.domain.request import Chunk, Finish, Generation, TokenLogprob
-from holdfast.engine.answer import LOWEST, Answer
+from holdfast.engine.answer import Answer, finite, until_over
 from holdfast.engine.grammars import plain
 from holdfast.engine.http import HttpDoor
 from holdfast.engine.serving import Serving
 from holdfast.engine.sglang_learn import Learner, Pulse
 from holdfast.policy.continuation import derived_seed
-from holdfast.policy.intake import check, rest_tokens
 
 DONE = b"[DONE]"
 SEEDS = 1 << 63
@@ -71,25 +70,11 @@ class SglangEngine:
 
     async def generate(self, generation: Generation) -> AsyncGenerator[Chunk, None]:
         """See the port."""
-        serving = self._serving
-        check(generation, serving.vocab_size, serving.context_tokens_max)
+        answer = Answer.to(generation, self._serving)
         self._check_grammar(generation)
-        answer = Answer(generation, rest_tokens(generation, serving.context_tokens_max))
-        if answer.left == 0:
-            yield answer.end(Finish.LENGTH)
-            return
-        while not answer.over:
-            before = len(answer.ids)
-            chunks = self._asked_once(answer)
-            try:
-                async for chunk in chunks:
-                    yield chunk
-                    if chunk.finish is not None:
-                        return
-            finally:
-                await chunks.aclose()
-            if len(answer.ids) == before:
-                raise EngineLost(f"{self._door.url} ended an answer without a token and without a reason")
+        async with aclosing(until_over(answer, self._asked_once, self._door.url)) as chunks:
+            async for chunk in chunks:
+                yield chunk
 
     async def probe(self) -> Probe:
         """See the port."""
@@ -97,12 +82,7 @@ class SglangEngine:
 
     def describe(self) -> Release | None:
         """See the port."""
-        if self._abilities is None:
-            return None
-        serving = self._serving
-        return Release(
-            model=serving.model, engine=EngineKind.SGLANG, digest=serving.digest, exactness=serving.exactness
-        )
+        return None if self._abilities is None else self._serving.release(EngineKind.SGLANG)
 
     async def learn(self) -> Abilities:
         """See the port. Asks for some tokens of a few ids each."""
@@ -265,10 +245,6 @@ def _logprobs(answer: Answer, meta: _Meta, new: int) -> list[TokenLogprob]:
     if len(tops) != len(rows):
         tops = [()] * len(rows)
     return [
-        TokenLogprob(row[1], _finite(row[0]), tuple((one[1], _finite(one[0])) for one in top or ()))
+        TokenLogprob(row[1], finite(row[0]), tuple((one[1], finite(one[0])) for one in top or ()))
         for row, top in zip(rows, tops, strict=True)
     ]
-
-
-def _finite(logprob: float | None) -> float:
-    return LOWEST if logprob is None else max(logprob, LOWEST)

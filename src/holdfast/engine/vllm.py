@@ -80,10 +80,7 @@ class VllmEngine:
 
     def describe(self) -> Release | None:
         """See the port: None before `learn`."""
-        if not self._learnt:
-            return None
-        serving = self._serving
-        return Release(model=serving.model, engine=EngineKind.VLLM, digest=serving.digest, exactness=serving.exactness)
+        return self._serving.release(EngineKind.VLLM) if self._learnt else None
 
     async def learn(self) -> Abilities:
         """See the port. Some answers of a few tokens are asked for."""

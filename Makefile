@@ -44,10 +44,10 @@ check: $(VENV)/.dev
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python -m pytest tests/test_house.py
 
-# What has to be installed comes side by side with the quick checks.
+# What has to be installed comes side by side with the quick checks. How tests are dealt to two workers: tests/conftest.py.
 test:
 	@$(MAKE) --no-print-directory -j4 check servers engines
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 # The real servers and clients that tests use. Without the rights to install them their tests are skipped, and say so.
 servers:

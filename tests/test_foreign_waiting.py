@@ -2,7 +2,7 @@
 
 import asyncio
 
-from holdfast.app.foreign import _dialled
+from holdfast.app.foreign import Word, _dialled
 from holdfast.domain.fault import BadRequest, EngineLost, EngineRefused
 
 
@@ -28,9 +28,11 @@ def test_a_wait_is_told_at_every_change_and_within_the_supervisors_patience():
             raise faults.pop(0)
         return True
 
-    asyncio.run(_dialled(ask, Jumping(), told.append, "http://e:1", 10.0))
-    assert told == [
-        "waits for http://e:1: nobody answers",
+    away: list[str] = []
+    word = Word(stage=told.append, placed=told.append, away=away.append)
+    asyncio.run(_dialled(ask, Jumping(), word, "http://e:1", 10.0))
+    assert told == ["waits for http://e:1: nobody answers"]
+    assert away == [
         "waits for http://e:1, for 10 s: nobody answers",
         "waits for http://e:1, for 20 s: nobody answers",
         "waits for http://e:1, for 20 s: it serves another model",

@@ -38,7 +38,6 @@ OUTSIDE = '[replica]\nengine = "vllm"\nurl = "http://127.0.0.1:9"\n[engine]\n'
         (VLLM + 'mix = ["vlm"]', "mix: each of ['vlm'] begins with a kind of engine, out of embedded, scripted, vllm"),
         ('[replica]\nengine = "triton"\nurl = "grpcs://a:1"', "Triton is spoken to without TLS only"),
         (OUTSIDE + '[smaller]\npath = "/small"', "[smaller] path: its replicas have the settings of [replica]"),
-        (VLLM + 'mix = ["sglang=http://a:1"]\n[smaller]\npath = "/small"', "[smaller] path: its replicas"),
         (VLLM + 'mix = ["sglang"]', "mix: say where sglang lies, as a whole path"),
         (VLLM + 'mix = ["openai"]', "mix: 'openai' is never run by Holdfast"),
         (VLLM + 'mix = ["embedded=/x"]', "embedded is Holdfast's own: it takes no program or url"),
@@ -50,6 +49,20 @@ OUTSIDE = '[replica]\nengine = "vllm"\nurl = "http://127.0.0.1:9"\n[engine]\n'
         ('[replica]\nengine = "vllm"\nurl = "grpc://h:1"', "vllm is spoken to by http"),
         ('[replica]\nengine = "triton"\nurl = "http://h:1"', "triton is spoken to by grpc"),
         ('[engine]\nprogram = "/v"', "[engine] program is for engines that Holdfast runs"),
+        (VLLM + 'keys = {"http://a:1" = "k"}', "[engine] keys is for engines that run already"),
+        (
+            OUTSIDE + 'keys = {"http://127.0.0.1:8" = "k"}',
+            "keys: no engine of this site is at 'http://127.0.0.1:8': write its url as it stands there: http://127.0.0.1:9.",
+        ),
+        (
+            OUTSIDE + 'keys = {"http://127.0.0.1:9" = 8}',
+            "[engine] keys: expected str, got int. It must be table of texts",
+        ),
+        (OUTSIDE + 'key = "file:key"', "[engine] key: 'file:key' must name a file by its whole path: file:/PATH"),
+        (
+            OUTSIDE + 'keys = {"http://127.0.0.1:9" = "\u00e9"}',
+            "[engine] keys holds characters that can't stand in a header",
+        ),
     ],
 )
 def test_what_can_not_be_meant_is_named(text, complaint):
@@ -64,9 +77,11 @@ def test_what_can_not_be_meant_is_named(text, complaint):
     [
         VLLM + 'gpus = 2\nargs = ["--kv-cache-dtype", "fp8", "--model-impl=auto"]\nenv = ["NCCL_DEBUG=WARN"]',
         OUTSIDE + 'key = "k"\nmodel_name = "m"',
+        VLLM + 'mix = ["sglang=http://h:1"]\nkeys = {"http://h:1" = "file:/run/key"}',
         '[replica]\nengine = "openai"\nurl = "https://h/v1, http://[::1]:80/v1"',
         '[replica]\nengine = "triton"\nurl = "grpc://h:1"',
         VLLM + 'mix = ["embedded", "sglang=http://h:1"]\ngreedy_across = true',
+        VLLM + 'mix = ["sglang=http://a:1"]\n[smaller]\npath = "/small"',
     ],
 )
 def test_what_makes_sense_is_read(text):

@@ -4,11 +4,11 @@ import asyncio
 import sys
 from pathlib import Path
 
-from engine_programs import FAMILY, kept
+from engine_programs import kept
 
 
-async def keep(folder: Path) -> None:
-    async with kept(folder, FAMILY) as one:
+async def keep(folder: Path, code: str) -> None:
+    async with kept(folder, code) as one:
         pids = await one.family()
         one.process.note_members()
         print(*pids, flush=True)
@@ -16,4 +16,4 @@ async def keep(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(keep(Path(sys.argv[1])))
+    asyncio.run(keep(Path(sys.argv[1]), sys.argv[2]))

@@ -118,9 +118,10 @@ class Keeper:
                 signal.pidfd_send_signal(fd, signal.SIGKILL)
             os.close(fd)
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, code: str = FAMILY) -> None:
         self.records = EngineRecordFile.of(folder / "replica-0.json")
-        self.popen = subprocess.Popen([sys.executable, str(KEEPER), str(folder)], stdout=subprocess.PIPE, text=True)
+        words = [sys.executable, str(KEEPER), str(folder), code]
+        self.popen = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
         self.pids = [int(word) for word in self.popen.stdout.readline().split()]
         self.fds = pidfds(*self.pids)
 

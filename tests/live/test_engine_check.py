@@ -110,6 +110,20 @@ def test_a_second_replica_needs_gpus_of_its_own(tmp_path):
     assert machine.check(site(model, count=2), "--replica", "0").returncode == 0
 
 
+def test_in_a_mix_gpus_are_dealt_out_among_those_only_that_compute_on_them(tmp_path):
+    machine = Machine(tmp_path, [H200] * 8)
+    model = machine.model("qwen-7b")
+    (model / "model.gguf").touch()
+    wheel = machine.python.with_name("python3")
+    wheel.symlink_to(machine.python)
+    more = f'gpus = 4\nmix = ["openai=http://127.0.0.1:9", "llamacpp={wheel}"]'
+    done = machine.check(site(model, count=4, more=more), "--json")
+    found = json.loads(done.stdout)
+    assert [one["engine"] for one in found] == ["vllm", "openai", "llamacpp", "vllm"]
+    assert [one["gpus"] for one in found] == [[0, 1, 2, 3], [], [], [4, 5, 6, 7]]
+    assert any("the server in the xllamacpp wheel computes on CPU" in one for one in found[2]["warnings"])
+
+
 def test_replicas_that_differ_in_their_gpus_only_are_told_once(tmp_path):
     machine = Machine(tmp_path, [H200] * 8)
     done = machine.check(site(machine.model("qwen-7b"), count=3))
@@ -123,6 +137,10 @@ def test_replicas_that_differ_in_their_gpus_only_are_told_once(tmp_path):
         ("", (), 0, "Holdfast's own engine, in a process of Holdfast: no program is run"),
         ('[replica]\nengine = "vllm"\nurl = "http://10.0.0.9:8000"\n[engine]\nkey = "k"', (), 0,
          "on the network without TLS: prompts and answers, the key too can be read on the way"),
+        ('[replica]\nengine = "vllm"\nurl = "http://127.0.0.1:8000, http://127.0.0.1:8001"\n[engine]\nkey = "k"', (), 0,
+         "warning: [engine] key is sent to 2 engines: http://127.0.0.1:8000, http://127.0.0.1:8001. Where they are not of one"),
+        ('[replica]\nengine = "vllm"\nurl = "http://127.0.0.1:8000"\n[engine]\nkey = "file:/nowhere"', (), 1,
+         "would not start (settings): [engine] key: the key for http://127.0.0.1:8000 can't be read from /nowhere"),
         ('[replica]\nengine = "vllm"\nurl = "http://127.0.0.1:8000"', (), 0, "it runs already: used, and neither started"),
         ('[replica]\nengine = "vllm"\n[engine]\nprogram = "/nowhere/python"', (), 1, "there is nothing at /nowhere/python"),
         ('[replica]\nengine = "vllm"', (), 2, "[engine] program: say where vllm lies"),

@@ -58,6 +58,43 @@ def test_status_tells_how_far_a_start_has_come_and_then_what_the_engine_can_do(
     assert f"engine of replica-0: {now['engine']}" in " ".join(one.run("status", str(one.file)).stdout.split())
 
 
+def test_each_replica_tells_its_own_gpus_and_is_drained_by_any_of_them(
+    program: VllmProgram, site: Callable[..., Site]
+) -> None:
+    parts = sections(program)
+    parts["replica"] |= {"count": 2, "devices": "cuda:0,cuda:1,cuda:2,cuda:3"}
+    parts["engine"]["gpus"] = 2
+    one = site(**parts)
+    one.wait_ready(2)
+
+    def devices() -> dict[str, object]:
+        rows = json.loads(one.run("status", str(one.file), "--json").stdout)["processes"]
+        return {found["name"]: found["device"] for found in rows if found["name"].startswith("replica")}
+
+    assert devices() == {"replica-0": "cuda:0,cuda:1", "replica-1": "cuda:2,cuda:3"}
+    told = one.run("drain", "cuda:1", "--settings", str(one.file))
+    assert told.returncode == 0, told.stderr
+    assert "replica-0 is drained and gone" in told.stdout
+    assert "replica-1" not in told.stdout
+    assert devices() == {"replica-0": "cuda:0,cuda:1", "replica-1": "cuda:2,cuda:3"}, "as last told"
+    assert one.run("undrain", "gpu:0", "--settings", str(one.file)).returncode == 0
+    one.wait("both again", lambda: len(one.roster()) == 2)
+
+
+def test_a_smaller_model_beside_a_mix_is_run_by_the_engine_of_the_site(
+    program: VllmProgram, tmp_path: Path, site: Callable[..., Site]
+) -> None:
+    small = tmp_path / "pearl-mini"
+    small.symlink_to(SHIPPED, target_is_directory=True)
+    parts = sections(program)
+    parts["engine"]["mix"] = ["embedded"]
+    one = site(**parts, smaller={"path": str(small), "count": 1})
+    one.wait("both in service", lambda: len(one.roster()) == 2)
+    rows = json.loads(one.run("status", str(one.file), "--json").stdout)["processes"]
+    engines = {found["name"]: found["engine"].partition(" ")[0] for found in rows if found["role"] == "replica"}
+    assert engines == {"replica-0": "vllm", "smaller-0": "vllm"}
+
+
 def test_a_replica_that_is_killed_takes_its_engine_along_and_comes_back_with_another(
     program: VllmProgram, site: Callable[..., Site]
 ) -> None:

@@ -1,6 +1,7 @@
 """A real site with two kinds of engines on one model folder: an answer ends as the kind of its first token would have it."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -8,6 +9,7 @@ from site_up import Site
 from streaming import Streams, body
 
 TOKENS, QUESTIONS = 120, 4
+SHIPPED = Path(__file__).parents[2] / "src" / "holdfast" / "shipped" / "pearl"
 
 
 def ask(one: Site, **fields: Any) -> httpx.Response:
@@ -24,6 +26,15 @@ def both(one: Site, number: int) -> set[str]:
         if len(found) == 2:
             break
     return found
+
+
+def test_the_smaller_model_beside_a_mix_is_served_by_all_its_replicas(site, tmp_path):
+    small = tmp_path / "pearl-mini"
+    small.symlink_to(SHIPPED, target_is_directory=True)
+    one = site(engine={"mix": ["embedded"]}, smaller={"path": str(small), "count": 2})
+    one.wait("all in service", lambda: len(one.roster()) == 4)
+    assert sorted(place["replica"] for place in one.roster() if place["model"]) == ["smaller-0", "smaller-1"]
+    assert one.stop() == 0
 
 
 def test_two_kinds_serve_one_model_and_each_answer_stays_with_its_own(site):

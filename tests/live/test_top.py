@@ -67,7 +67,7 @@ def test_top_shows_who_runs_who_waits_and_who_is_refused(crowded):
         screen = crowded.run("top", "--once", str(crowded.file))
         assert screen.returncode == 0, screen.stderr
         assert "tenant_rate" in screen.stdout
-        assert "replica-1  serving" in screen.stdout
+        assert "replica-1  serving  scripted" in screen.stdout
         assert {one.result().status_code for one in running} <= {200, 503}
 
 

@@ -7,8 +7,11 @@ import asyncio
 import json
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -28,6 +31,7 @@ from holdfast.engine import exposition
 from holdfast.engine.http import HttpDoor
 from holdfast.engine.serving import Serving
 from holdfast.engine.vllm import VllmEngine
+from holdfast.host import sessions
 from holdfast.pearl.open import open_core
 from holdfast.pearl.options import CoreOptions
 from holdfast.testing.engine_contract import ForeignContract, Mishap, Stage, listen_to
@@ -245,7 +249,18 @@ def test_a_frozen_core_is_told_by_counters_alone(vllm: VllmProcess) -> None:
 
 
 def test_the_death_of_its_core_loses_every_stream_and_is_told_as_a_death(vllm: VllmProcess) -> None:
-    """The last one: it ends the server. Behind the error vLLM says `[DONE]`, as after a whole answer."""
+    """The last one: it ends the server. Behind the error vLLM says `[DONE]`, as after a whole answer.
+
+    Its resource tracker is killed too: what it has in shared memory is then removed by the guard that a replica sets on it.
+    """
+    everybody = sessions.members(vllm.popen.pid, "")
+    shared = sessions.shared_by(everybody)
+    assert sum(file.name.startswith("psm_") for file in shared) >= 2
+    words = [sys.executable, "-I", "-S", sessions.__file__, str(vllm.popen.pid), ""]
+    guard = subprocess.Popen(words, stdin=subprocess.PIPE)
+    guard.stdin.write(b"".join(file.line() for file in shared))
+    guard.stdin.flush()
+    sessions.kill(one for one in everybody if any("resource_tracker" in word for word in sessions.words(one.pid)))
 
     async def story(engine: VllmEngine) -> None:
         readings = [asyncio.ensure_future(listen_to(engine, unending([5, 6, n]))) for n in range(8, 8 + SLOTS)]
@@ -261,3 +276,6 @@ def test_the_death_of_its_core_loses_every_stream_and_is_told_as_a_death(vllm: V
             await listen_to(engine, asked_of([5, 6, 7]))
 
     with_engine(vllm, story)
+    guard.stdin.close()
+    guard.wait(60)
+    assert not [file for file in shared if Path("/dev/shm", file.name).exists()]

@@ -15,6 +15,8 @@ from holdfast.pearl.gguf import write_gguf
 from holdfast.pearl.gguf_words import read_words
 from holdfast.pearl.options import BadModel
 from holdfast.pearl.weights import Weights
+from holdfast.store.gguf_head import Head, head_of
+from holdfast.store.model_folder import weights_of
 
 SHIPPED = Path(__file__).parents[2] / "src/holdfast/shipped/pearl"
 VOCAB = 1280
@@ -47,6 +49,13 @@ def test_the_geometry_is_that_of_latent_attention_with_one_head_of_keys(written:
     assert (told["expert_group_count"], told["expert_group_used_count"], told["expert_gating_func"]) == (4, 2, 2)
     assert (told["rope.scaling.factor"], told["rope.scaling.original_context_length"]) == (4.0, 64)
     assert told["rope.scaling.yarn_log_multiplier"] == pytest.approx(0.0707)
+
+
+def test_it_says_which_folder_s_weights_it_was_made_of(written: tuple[Path, gguf.GGUFReader], tmp_path: Path) -> None:
+    made, _ = written
+    assert head_of(made.with_name("m.gguf")) == Head(0, weights_of(made))
+    write_gguf(SHIPPED, tmp_path / "half.gguf", "bf16")
+    assert head_of(tmp_path / "half.gguf") == Head(32, weights_of(SHIPPED))
 
 
 def test_keys_and_values_are_cut_out_of_kv_b_proj_and_experts_stacked(written: tuple[Path, gguf.GGUFReader]) -> None:

@@ -3,12 +3,15 @@
 from msgspec import structs
 
 from holdfast.domain.replica import StartFault
-from holdfast.policy.launch_gpus import Ask, gpus_of, indices_of
+from holdfast.domain.settings import ReplicaSettings
+from holdfast.domain.settings_engine import EngineSettings
+from holdfast.policy.launch_gpus import Ask, gpus_each, gpus_of, indices_of, turn_of
 from plans import H200, facts
 
 
-def ask(**more):
-    return structs.replace(Ask(devices=(0, 1, 2, 3, 4, 5, 6, 7), seen=(H200,) * 8, number=0, replicas=2), **more)
+def ask(number=0, **more):
+    asked = Ask(devices=(0, 1, 2, 3, 4, 5, 6, 7), seen=(H200,) * 8, number=number, turn=number, replicas=2)
+    return structs.replace(asked, **more)
 
 
 def test_replicas_get_gpus_of_their_own():
@@ -30,3 +33,27 @@ def test_replicas_get_gpus_of_their_own():
         "devices names cuda:0 more than once, and engines take nearly all memory of a GPU: name each once" in twice.why
     )
     assert indices_of("cuda:3, cuda:1,cpu") == (3, 1)
+
+
+def test_kinds_without_gpus_of_ours_shift_nobody():
+    mixed = EngineSettings(
+        program="/v/python", mix=("openai=http://h:1", "llamacpp=/x/bin/python3", "llamacpp=/l/llama-server")
+    )
+    replica = ReplicaSettings(engine="vllm", count=8)
+    assert [turn_of(replica, mixed, number) for number in range(9)] == [0, 1, 1, 1, 2, 3, 3, 3, 4]
+    outside = ReplicaSettings(engine="sglang", url="http://h:1")
+    assert turn_of(outside, EngineSettings(mix=("vllm=/v/python",)), 4) == 2
+    refused = gpus_of(facts("qwen-32b"), ask(number=8, turn=4, wanted=2))
+    assert "replica 8 needs 2 GPUs of its own, and [replica] devices names 8, enough for 4 replicas" in refused.why
+    assert refused.why.endswith("name more, or lower [replica] count")
+
+
+def test_beside_our_own_engine_each_gets_one_unless_the_site_says_otherwise():
+    replica = ReplicaSettings(engine="vllm")
+    for engine, each in (
+        (EngineSettings(program="/v"), 0),
+        (EngineSettings(program="/v", mix=("sglang=/s",)), 0),
+        (EngineSettings(program="/v", mix=("embedded",)), 1),
+        (EngineSettings(program="/v", mix=("embedded",), gpus=2), 2),
+    ):
+        assert gpus_each(replica, engine) == each

@@ -183,6 +183,20 @@ def test_an_upgrade_lasts_until_nothing_older_runs():
     assert leaving.outdated(rest) == "replica-0"
 
 
+def test_an_engine_that_is_away_is_not_waited_for_but_two_must_serve_where_two_should():
+    wish = Wishes(epoch=1, replicas_epoch=1, finished_epoch=0)
+    gone = serving("replica-1", state=ReplicaState.STARTING, ready=False, stage="waits", away=True, epoch=1)
+    here = serving("replica-2", epoch=1)
+    assert why(PAIR[0], world(PAIR[0], gone, here, wishes=wish, epoch=1)) == "upgrade 1 replaces this replica"
+    assert why(PAIR[0], world(PAIR[0], gone, wishes=wish, epoch=1)) == ""
+    old = changed(gone, epoch=0)
+    assert why(old, world(PAIR[0], old, down("replica-2"), wishes=wish, epoch=1)) == "upgrade 1 replaces this replica"
+    ready = world(changed(PAIR[0], epoch=1), gone, here, wishes=wish, epoch=1)
+    assert leaving.outdated(ready) == ""
+    assert leaving.outdated(world(here, changed(gone, away=False), wishes=wish, epoch=1)) == "replica-1"
+    assert leaving.outdated(world(here, old, wishes=wish, epoch=1)) == "replica-1"
+
+
 def test_a_standby_is_as_good_as_one_that_serves_when_another_is_to_be_renewed():
     sick = serving(ailment=ill(Cure.RENEW, why="slow for 60 s"))
     seen = world(sick, serving("replica-1", state=ReplicaState.WARM))

@@ -167,3 +167,15 @@ def test_the_same_weights_may_stand_together():
     assert together(PEARL, structs.replace(PEARL, weights=""))
     assert not together(PEARL, structs.replace(VLLM, weights="v"))
     assert not together(structs.replace(PEARL, weights=""), structs.replace(VLLM, weights=""))
+
+
+def test_the_same_model_in_other_numbers_may_stand_there_and_goes_on_with_nothing():
+    quantised = structs.replace(VLLM, weights="q", folder="w")
+    assert together(PEARL, quantised)
+    assert together(quantised, PEARL)
+    assert together(quantised, structs.replace(quantised, digest="cc" * 32, weights="r"))
+    assert not together(quantised, structs.replace(PEARL, weights="q"))
+    assert isinstance(may_continue(PEARL, quantised, GREEDY), MayNot)
+    assert isinstance(
+        may_continue(quantised, structs.replace(quantised, digest="cc" * 32, weights="r"), GREEDY), MayNot
+    )

@@ -15,7 +15,7 @@ def file(name, data):
     return File(name, len(data), lambda at, count: data[at : at + count])
 
 
-def huge(header, touched, size=WHOLE_BYTES_MAX + 5 * BLOCK_BYTES, flip=-1):
+def huge(header, touched, size=WHOLE_BYTES_MAX + 5 * BLOCK_BYTES, flip=-1, name="model.safetensors"):
     """A file of zeros that nobody has, but for its header's length and one flipped byte; `touched` gathers what was read."""
 
     def read(at, count):
@@ -27,7 +27,7 @@ def huge(header, touched, size=WHOLE_BYTES_MAX + 5 * BLOCK_BYTES, flip=-1):
             found[flip - at] = 1
         return bytes(found)
 
-    return File("model.safetensors", size, read)
+    return File(name, size, read)
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.binary(max_size=40)), max_size=4), st.binary(max_size=8))
@@ -70,3 +70,11 @@ def test_a_header_that_claims_too_much_is_read_up_to_a_bound():
     touched = []
     digests([huge(1 << 62, touched)], b"")
     assert max(at for at, _ in touched) <= model_digest.WHOLE_BYTES_MAX + 5 * BLOCK_BYTES
+
+
+def test_of_a_large_gguf_a_header_is_read_whose_length_it_does_not_say():
+    magic, touched = int.from_bytes(b"GGUF\3\0\0\0", "little"), []
+    digests([huge(magic, touched, name="m.gguf")], b"")
+    assert sum(count for _, count in touched) == model_digest.GGUF_HEAD_BYTES + BLOCKS * BLOCK_BYTES
+    changed = huge(magic, [], name="m.gguf", flip=model_digest.GGUF_HEAD_BYTES - 1)
+    assert digests([huge(magic, [], name="m.gguf")], b"") != digests([changed], b"")

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import pytest
+from msgspec import structs
 
 from holdfast.domain.replica import ReplicaState
 from holdfast.domain.settings_overload import Scaling
@@ -39,6 +40,18 @@ class Case:
 )
 def test_a_target_means_a_replica_a_device_or_all(case):
     assert wishes.targets(case.target, GPUS) == case.names
+
+
+def test_a_replica_on_several_gpus_is_found_by_each_of_them():
+    site = (
+        replica(0, device="cuda:0,cuda:1"),
+        replica(1, device="cuda:2, cuda:10"),
+        replica(2, ReplicaState.DOWN, device="cuda:0,cuda:1,cuda:2,cuda:10"),  # it has not said which it got
+        replica(3, device=""),
+    )
+    found = [wishes.targets(f"cuda:{number}", site) for number in (0, 1, 2, 10)]
+    assert found == [("replica-0", "replica-2")] * 2 + [("replica-1", "replica-2")] * 2
+    assert wishes.targets("gpu:3", site).why.endswith("replica-2, replica-3, cuda:0, cuda:1, cuda:10, cuda:2, host")
 
 
 def test_what_is_not_there_is_told_with_what_is():
@@ -111,6 +124,17 @@ def test_an_upgrade_counts_on_and_takes_replicas_along_if_asked_to():
     asked = wishes.upgrade(Wishes(epoch=3), PAIR, replicas=True)
     assert isinstance(asked, Asked)
     assert asked.wishes == Wishes(epoch=4, replicas_epoch=4)
+
+
+def test_the_last_that_has_its_engine_is_not_replaced_while_the_others_wait_for_theirs():
+    gone = structs.replace(replica(1, ReplicaState.STARTING), away=True, why="waits for http://e:1: nobody answers")
+    for force in (False, True):
+        assert wishes.upgrade(Wishes(), (replica(0), gone, GATEWAY), replicas=True, force=force) == Refused(
+            why="replica-0 is the only replica with an engine, since replica-1 waits for http://e:1: nobody answers. "
+            "Replacing it interrupts the service: wait until that engine is back, or holdfast drain replica-1 and say --force"
+        )
+    assert isinstance(wishes.upgrade(Wishes(), (replica(0), gone, GATEWAY)), Asked)
+    assert isinstance(wishes.upgrade(Wishes(), (replica(0), replica(2), gone, GATEWAY), replicas=True), Asked)
 
 
 def test_an_only_replica_is_replaced_by_force_only():

@@ -11,6 +11,7 @@ from holdfast.app.children import pool, rules_of, wants
 from holdfast.domain.board import ReplicaView, WorkerView
 from holdfast.domain.replica import Load, ReplicaState
 from holdfast.domain.settings import Model, ReplicaSettings, Settings
+from holdfast.domain.settings_engine import EngineSettings
 from holdfast.domain.settings_overload import Scaling, Smaller
 from holdfast.domain.site import Role
 from holdfast.domain.tenant import Limits
@@ -110,6 +111,24 @@ def test_the_settings_make_a_site_with_standbys_and_a_smaller_model():
     assert {"--model=/models/tiny", "--serve-as=tiny", "--health=127.0.0.1:5129"} <= set(small)
     assert {"--model=/models/big", "--serve-as=big", "--health=127.0.0.1:5001"} <= set(big)
     assert not [name for name in found if name.startswith("smaller") and not SETTINGS.smaller.path]
+
+
+def test_in_a_mix_devices_go_to_those_that_compute_on_them_and_the_smaller_model_is_of_one_kind():
+    mixed = structs.replace(
+        SETTINGS,
+        replica=structs.replace(SETTINGS.replica, engine="vllm", count=6, health_port=0),
+        engine=EngineSettings(
+            program="/v/python", mix=("embedded", "openai=http://h:1", "llamacpp=/x/python"), greedy_across=True
+        ),
+        scaling=Scaling(),
+    )
+    found = {want.child.name: want for want in wants(mixed, FOLDER)}
+    every = mixed.replica.devices
+    assert [found[f"replica-{n}"].device for n in range(6)] == [every, "cuda:1", "", "cpu", every, "cuda:3"]
+    wide = structs.replace(mixed, engine=structs.replace(mixed.engine, gpus=2))
+    assert {want.child.name: want.device for want in wants(wide, FOLDER)}["replica-1"] == "cuda:2"
+    for name, number in (("smaller-0", 4), ("smaller-1", 5)):
+        assert {"--engine=vllm", f"--number={number}"} <= set(found[name].child.argv), "behind the four on GPUs"
 
 
 def test_a_supervisor_gets_everybody_that_could_be_wanted_and_wants_what_the_settings_say():

@@ -195,6 +195,31 @@ def test_a_smaller_models_replica_is_shown_by_its_own_word_and_is_no_room_of_the
     )
 
 
+def test_each_replica_is_told_with_its_engine() -> None:
+    vllm = structs.replace(
+        process("replica-0", ReplicaState.SERVING), engine="vllm 0.32.0: ids in, ids out; no priority"
+    )
+    own = structs.replace(process("replica-1", ReplicaState.SERVING), engine="embedded")
+    starting = process("replica-2", ReplicaState.STARTING)
+    load = loaded(view(), site=site(vllm, own, starting))
+    assert [one.engine for one in load.replicas] == ["vllm 0.32.0", "embedded", ""]
+    for width in (80, 160):
+        told = shown(load, width)
+        assert "replica-0  serving   vllm 0.32.0  " in told
+        assert "replica-1  serving   embedded     " in told
+        assert "replica-2  starting  -            " in told
+    assert "vllm" not in shown(load, 60), "a narrow terminal loses columns"
+    assert "engine" not in shown(loaded(view(), site=site(own)), 80), "where all are our own"
+
+
+def shown(load: SiteLoad, width: int) -> str:
+    console = Console(width=width, record=True, file=StringIO(), highlight=False)
+    console.print(screen(load, "the control plane", width))
+    text = console.export_text()
+    assert max(map(len, text.splitlines())) <= width
+    return text
+
+
 @pytest.mark.parametrize(
     ("number", "said"),
     [(0, "0"), (0.04, "0"), (0.44, "0.4"), (9.96, "10"), (312.4, "312"), (999.6, "1k"), (8149, "8.1k"), (4e6, "4M")],

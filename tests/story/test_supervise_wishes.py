@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 from msgspec import structs
-from supervised import WANTED, Supervised
+from supervised import RULES, WANTED, Supervised
 
 from holdfast.domain.ailment import Ailment, Cure
 from holdfast.domain.event import (
@@ -134,6 +134,28 @@ def test_an_upgrade_replaces_everything_make_before_break(replicas):
         assert world.whys(UpgradeEnded) == ["upgrade 1 is complete: nothing older runs"]
         assert world.wishes.finished_epoch == 1
         assert world.whys(ProcessDied, StepFailed) == []
+        task.cancel()
+
+    run(story())
+
+
+def test_an_upgrade_of_all_does_not_wait_for_an_engine_that_is_away_and_two_others_serve_meanwhile():
+    async def story():
+        world = Supervised(*TRIO, rules=structs.replace(RULES, restart=structs.replace(RULES.restart, start_s=1e6)))
+        world.host.away = {"replica-1"}
+        world.hire()
+        task = asyncio.create_task(world.serve())
+        await world.clock.sleep(30)
+        before = world.host.alive()
+        first = len(world.rosters)
+        world.wish(structs.replace(wishes.upgraded(world.wishes), replicas_epoch=1))
+        await world.clock.sleep(60)
+        assert world.whys(UpgradeEnded) == ["upgrade 1 is complete: nothing older runs"]
+        after = world.host.alive()
+        assert [name for name in after if after[name] == before.get(name)] == [], "the one that waits is replaced too"
+        assert min(len(places) for places in serving(world.rosters[first:])) >= 1
+        away = {one.name: one.why for one in world.views if one.away}
+        assert away == {"replica-1": "waits for http://e:1"}
         task.cancel()
 
     run(story())

@@ -9,10 +9,11 @@ from msgspec import structs
 from holdfast.domain.engine import FOREIGN, EngineKind
 from holdfast.domain.ports import Child
 from holdfast.domain.settings import BadSettings, Settings
-from holdfast.domain.settings_engine import deal
+from holdfast.domain.settings_engine import deal, unmixed
 from holdfast.domain.site import Role
 from holdfast.domain.wish import Wishes
 from holdfast.fleet.crew import SMALLER, Want
+from holdfast.policy.launch_gpus import gpus_each, on_gpus, turn_of
 from holdfast.policy.muster import count
 from holdfast.policy.supervision import Rules
 from holdfast.policy.wishes import REPLICAS_MAX
@@ -48,11 +49,11 @@ def wants(settings: Settings, folder: Folder, epoch: int = 0, replicas: int | No
     numbers = range(begin_with(settings) if replicas is None else replicas)
     found = [_replica(settings, folder, f"replica-{number}", number) for number in numbers]
     if settings.smaller.path:
-        begun = begin_with(
-            settings
-        )  # they share the devices with those that run to begin with, going on where these end
+        # they share the devices with those that run to begin with, going on where these end
+        begun = turn_of(settings.replica, settings.engine, begin_with(settings))
         small = [(f"{SMALLER}-{number}", begun + number) for number in range(settings.smaller.count)]
-        found += [_replica(settings, folder, name, number, settings.smaller.name) for name, number in small]
+        own = structs.replace(settings, engine=unmixed(settings.engine))
+        found += [_replica(own, folder, name, number, settings.smaller.name) for name, number in small]
     for number in range(gateway.workers):
         name = f"gateway-{number}.{epoch}" if epoch else f"gateway-{number}"
         words = ("gateway", "--settings", str(folder.settings), "--name", name)
@@ -76,13 +77,14 @@ def _replica(settings: Settings, folder: Folder, name: str, number: int, model: 
     threads = str(settings.replica.threads)
     env = (("OMP_NUM_THREADS", threads), ("MKL_NUM_THREADS", threads))
     devices = devices_of(settings.replica.devices)
-    engine = deal(settings.replica.engine, settings.replica.url, settings.engine, number).kind
-    words = _replica_words(settings, folder, name, engine)
-    if engine in FOREIGN:
-        device = settings.replica.devices if not settings.replica.url else ""
+    dealt = deal(settings.replica.engine, settings.replica.url, settings.engine, number)
+    words = _replica_words(settings, folder, name, dealt.kind)
+    if dealt.kind in FOREIGN:
+        device = settings.replica.devices if on_gpus(dealt) else "" if dealt.url else "cpu"
         words += (f"--settings={folder.settings}", f"--number={number}")
     else:
-        device = devices[number % len(devices)]
+        turn = turn_of(settings.replica, settings.engine, number) * gpus_each(settings.replica, settings.engine)
+        device = devices[turn % len(devices)]
         words += (f"--device={device}",)
     return Want(role=Role.REPLICA, child=_child(folder, name, words, env), device=device, model=model)
 

@@ -12,14 +12,17 @@ from holdfast.app.launching import Place, facts_in, planned
 from holdfast.domain.engine import FOREIGN, Launch, StartFailure
 from holdfast.domain.replica import StartFault
 from holdfast.domain.settings import Settings
-from holdfast.domain.settings_engine import URL, Dealt, deal
+from holdfast.domain.settings_engine import URL, Dealt, deal, key_of, outside
 from holdfast.host.engine_asking import can_parse, lacking, parsed, version_told
 from holdfast.policy.launch import launch
 from holdfast.policy.launch_fit import fit
+from holdfast.policy.launch_gpus import indices_of, on_gpus
 from holdfast.policy.launch_plan import Gpu, LaunchPlan
+from holdfast.store.engine_key import read_key
 from holdfast.store.folder import folder_of
 
 LOOPBACKS = ("127.", "localhost", "::1")
+ON_CPU = "the server in the xllamacpp wheel computes on CPU; for GPUs name a llama-server built for them."
 NO_PARSER = "has no parser that can be asked alone: it reads its words at the start"
 
 
@@ -61,10 +64,13 @@ def check(settings: Settings, number: int, seen: tuple[Gpu, ...] | None, ask_par
     if dealt.kind not in FOREIGN:
         return structs.replace(head, room="Holdfast's own engine, in a process of Holdfast: no program is run")
     if dealt.url:
-        return structs.replace(
+        head = structs.replace(
             head, room="it runs already: used, and neither started nor stopped", warnings=_of_url(dealt.url, settings)
         )
     try:
+        if dealt.url:
+            read_key(dealt.url, settings.engine)
+            return head
         return _of_program(settings, dealt, head, seen, ask_parser)
     except (OSError, ValueError) as error:
         return structs.replace(head, problem=_sentence(str(error)), problem_code=StartFault.SETTINGS.name)
@@ -89,6 +95,8 @@ def _of_program(
     made = launch(plan)
     if isinstance(made, StartFailure):
         return _failed(head, made)
+    if indices_of(settings.replica.devices) and not on_gpus(dealt):
+        made = structs.replace(made, warnings=(*made.warnings, ON_CPU))
     found = _told(head, plan, made)
     absent = lacking(made)
     if absent:
@@ -141,14 +149,24 @@ def _failed(head: Checked, failure: StartFailure) -> Checked:
 
 
 def _of_url(url: str, settings: Settings) -> list[str]:
+    warnings = _of_key(url, settings)
     found = URL.fullmatch(url)
     host = (found[2] or found[3]) if found is not None else ""
     if found is None or host.startswith(LOOPBACKS) or found[1] in ("https", "grpcs"):
+        return warnings
+    key = ", the key too" if key_of(url, settings.engine) else ""
+    bare = f"{url} is on the network without TLS: prompts and answers{key} can be read on the way."
+    return [*warnings, f"{bare} Use https, or a tunnel."]
+
+
+def _of_key(url: str, settings: Settings) -> list[str]:
+    """That several engines are shown the same key, and that any of them could hence use it at the others."""
+    engine = settings.engine
+    shared = [one for one in outside(settings.replica.url, engine) if one not in engine.keys]
+    if not engine.key or url not in shared or len(shared) < 2:
         return []
-    key = ", the key too" if settings.engine.key else ""
-    return [
-        f"{url} is on the network without TLS: prompts and answers{key} can be read on the way. Use https, or a tunnel."
-    ]
+    sent = f"[engine] key is sent to {len(shared)} engines: {', '.join(shared)}"
+    return [f"{sent}. Where they are not of one owner, give each its own with [engine] keys."]
 
 
 def _sentence(text: str) -> str:

@@ -1,9 +1,9 @@
 """A replica's foreign engine, from its start to its end: swept, planned, run, asked what it can do, served, ended.
 
-    async with opened(order, clock, tell) as engine:
+    async with opened(order, clock, word) as engine:
         ...  # serve engine.core
 
-On the way in `tell` hears how far the start has come. On the way out the engine is ended in its own way, and then by force;
+On the way in `word` hears how far the start has come. On the way out the engine is ended in its own way, and then by force;
 nothing of it is left, whatever ended us. An external engine is only dialled and hung up.
 """
 
@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from holdfast.app.adapters import Address, adapter
 from holdfast.app.launching import Place, planned, vocab_size_in
 from holdfast.app.mending import Mender
 from holdfast.domain.engine import Abilities, Ability, EngineKind, Launch, Progress, StartFailure
-from holdfast.domain.fault import BadRequest, EngineLost, EngineRefused
+from holdfast.domain.fault import BadRequest, EngineLost, EngineRefused, Fault
 from holdfast.domain.ports import Clock, ForeignEngine
 from holdfast.domain.release import Exactness, Release
 from holdfast.domain.replica import AWAY, StartFault
@@ -30,6 +31,7 @@ from holdfast.domain.settings_engine import Dealt, deal
 from holdfast.engine.foreign import ForeignCore, Limits
 from holdfast.engine.serving import Serving
 from holdfast.engine.triton import TritonEngine
+from holdfast.host.clock import unix_s
 from holdfast.host.engine_asking import version_told
 from holdfast.host.engine_process import EngineNotStarted, EngineProcess
 from holdfast.host.engine_start import until_ready
@@ -40,12 +42,14 @@ from holdfast.policy.engine_end import VITAL, crash_of
 from holdfast.policy.foreign_release import completed
 from holdfast.policy.launch import launch
 from holdfast.policy.launch_gpus import indices_of
+from holdfast.policy.outward import outward, without_key
 from holdfast.policy.start_log import read_line
 from holdfast.policy.triton_launch import shared_prefix
 from holdfast.store.access import AccessFile
+from holdfast.store.engine_key import read_key
 from holdfast.store.engine_record import EngineRecordFile
-from holdfast.store.gguf_head import ALL_F32, file_type_of
-from holdfast.store.model_folder import weights_of
+from holdfast.store.gguf_head import ALL_F32, head_of
+from holdfast.store.model_folder import gguf_of, gguf_weights_of, weights_of
 
 KNOCK_S, RETELL_S = 0.5, 60.0
 
@@ -66,6 +70,15 @@ class Order(Struct, frozen=True, kw_only=True):
     room: Path
 
 
+class Word(Struct, frozen=True, kw_only=True):
+    """What a replica says of itself before it serves. `stage`: how far the start has come; `placed`: where its engine computes,
+    once that is decided; `away`: a stage too, that an engine which runs elsewhere has been waited for in vain for a while."""
+
+    stage: Tell
+    placed: Tell
+    away: Tell
+
+
 class Opened(Struct, frozen=True, kw_only=True):
     """An engine that is ready: the core over it, and its abilities in words."""
 
@@ -74,7 +87,7 @@ class Opened(Struct, frozen=True, kw_only=True):
 
 
 @contextlib.asynccontextmanager
-async def opened(order: Order, clock: Clock, tell: Tell) -> AsyncIterator[Opened]:
+async def opened(order: Order, clock: Clock, word: Word) -> AsyncIterator[Opened]:
     """Bring the engine up, or dial it.
 
     Raises:
@@ -84,27 +97,30 @@ async def opened(order: Order, clock: Clock, tell: Tell) -> AsyncIterator[Opened
     settings = order.settings
     dealt = deal(settings.replica.engine, settings.replica.url, settings.engine, order.number)
     async with contextlib.AsyncExitStack() as after:
+        log = AccessFile(order.log)
+        after.callback(log.close)
         if dealt.url:
-            process, url, key = None, dealt.url, settings.engine.key
+            process, url, key = None, dealt.url, read_key(dealt.url, settings.engine)
         else:
             after.callback(clear_shared, shared_prefix(str(order.room)))
-            process = await _started(order, dealt, clock, tell)
-            after.push_async_callback(_ended, process, tell)
+            process = await _started(order, dealt, log, clock, word)
+            after.push_async_callback(_ended, process, word.stage)
             url, key = process.launch.url, process.launch.key
         engine = adapter(_address(order, dealt, url, key), clock)
         after.push_async_callback(engine.close)
         learnt: list[Abilities] = []
         if process is None:
             within_s = max(KNOCK_S, min(RETELL_S, settings.restart.start_s / 3))
-            await _dialled(partial(_ask, engine, learnt), clock, tell, url, within_s)
+            await _dialled(partial(_ask, engine, learnt), clock, word, url, within_s)
         else:
-            await _waited(process, partial(_ask, engine, learnt), tell, clock)
+            await _waited(process, partial(_ask, engine, learnt), word.stage, clock)
             process.compete()
             process.stand_or_fall_with(VITAL.get(dealt.kind, ()))
         (abilities,) = learnt
-        tell("reading what decides its tokens")  # gigabytes, out of hundreds
+        word.stage("reading what decides its tokens")  # gigabytes, out of hundreds
         release = await asyncio.to_thread(release_of, engine, abilities, settings, outside=process is None)
         core = _core(order, engine, abilities, process, clock, release=release)
+        core.outward = partial(_outward, url, key, log, settings.engine.log_whole)
         after.push_async_callback(core.close)
         if process is not None:
             process.on_death = core.end
@@ -133,21 +149,22 @@ async def _ended(process: EngineProcess, tell: Tell) -> None:
     await process.leave()
 
 
-async def _started(order: Order, dealt: Dealt, clock: Clock, tell: Tell) -> EngineProcess:
+async def _started(order: Order, dealt: Dealt, log: AccessFile, clock: Clock, word: Word) -> EngineProcess:
     """A new process of the engine, after what an earlier life has left is gone."""
     before = order.records.read()
     if before is not None:
-        tell("ending what an earlier life has left of its engine")
+        word.stage("ending what an earlier life has left of its engine")
         await make_way(before, clock)
         order.records.remove()
     clear_shared(shared_prefix(str(order.room)))
     found = await asyncio.to_thread(_launch, order, dealt)
     if isinstance(found, StartFailure):
         raise EngineNotStarted(found.code, found.why)
-    log, whole = AccessFile(order.log), order.settings.engine.log_whole
+    word.placed(",".join(f"cuda:{number}" for number in found.gpus) or "cpu")
+    whole = order.settings.engine.log_whole
     process = EngineProcess(found, order.room, clock, log=log, records=order.records, whole=whole)
     process.start()
-    tell("started")
+    word.stage("started")
     return process
 
 
@@ -171,6 +188,7 @@ def _address(order: Order, dealt: Dealt, url: str, key: str) -> Address:
         context_tokens_max=settings.replica.context_tokens_max,
         slots=settings.replica.slots,
         exactness=Exactness.GREEDY if _steady(settings, outside) else Exactness.FAIR,
+        outside=outside,
     )
     return Address(kind=dealt.kind, url=url, serving=serving, key=key, folder=folder)
 
@@ -185,7 +203,7 @@ def _steady(settings: Settings, outside: bool) -> bool:
 
 def _whole_numbers(folder: Path) -> bool:
     """Whether the GGUF file of the folder, if it has one, keeps its weights in fp32: others are computed as they are kept."""
-    return all(file_type_of(path) == ALL_F32 for path in sorted(folder.glob("*.gguf"))[:1])
+    return all(head_of(path).file_type == ALL_F32 for path in gguf_of(folder)[:1])
 
 
 async def _ask(engine: ForeignEngine, learnt: list[Abilities]) -> bool:
@@ -196,9 +214,10 @@ async def _ask(engine: ForeignEngine, learnt: list[Abilities]) -> bool:
     return True
 
 
-async def _dialled(ask: Callable[[], Awaitable[bool]], clock: Clock, tell: Tell, url: str, within_s: float) -> None:
+async def _dialled(ask: Callable[[], Awaitable[bool]], clock: Clock, word: Word, url: str, within_s: float) -> None:
     """Wait for an external engine as long as it takes: nobody but its owner can start it. That the stage changes every
-    `within_s` says that we live: the supervisor has `[restart] start_s` of patience with each."""
+    `within_s` says that we live: the supervisor has `[restart] start_s` of patience with each. From the first of these on it is
+    away: nobody else waits for us."""
     began, told = clock.now(), ""
     while True:
         try:
@@ -210,7 +229,7 @@ async def _dialled(ask: Callable[[], Awaitable[bool]], clock: Clock, tell: Tell,
         waited_s = (clock.now() - began) // within_s * within_s
         stage = f"waits for {url}{f', for {waited_s:.0f} s' if waited_s else ''}: {why}"
         if stage != told:
-            tell(stage)
+            (word.away if waited_s else word.stage)(stage)
             told = stage
         await clock.sleep(KNOCK_S)
 
@@ -257,12 +276,15 @@ def release_of(engine: ForeignEngine, abilities: Abilities, settings: Settings, 
     replica = settings.replica
     # of an engine outside nobody here has seen the weights: a site that mixes vouches for them, or they are not known
     vouched = bool(settings.engine.mix) or not outside
-    weights = weights_of(Path(settings.model.path)) if vouched else ""
+    path = Path(settings.model.path)
+    weights = folder = weights_of(path) if vouched else ""
+    if abilities.kind is EngineKind.LLAMACPP and not outside:
+        weights = gguf_weights_of(path, folder)
     parts = (
         *(told.engine, told.digest, abilities.version, abilities.served_as, weights, replica.dtype),
         *(settings.engine.args, settings.engine.env, replica.devices, outside),
     )
-    whole = completed(told, abilities, weights, settings.engine.greedy_across)
+    whole = completed(told, abilities, weights, settings.engine.greedy_across, folder)
     keyed = told.exactness is Exactness.EXACT  # the embedded engine, inside a server of somebody else
     greedy = whole.exactness is Exactness.GREEDY
     return structs.replace(
@@ -272,6 +294,17 @@ def release_of(engine: ForeignEngine, abilities: Abilities, settings: Settings, 
         digest=told.digest if keyed else hashlib.sha256(repr(parts).encode()).hexdigest(),
         penalties_whole=whole.penalties_whole or keyed,
     )
+
+
+def _outward(url: str, key: str, log: AccessFile, whole: bool, fault: Fault) -> str:
+    """What of a failed attempt goes to who asked: not where the engine runs. That goes into the engine's log, with what else is
+    left out; the engine's own words too where the log is to be `whole`, since they may quote a prompt."""
+    told = outward(fault.why if isinstance(fault, BadRequest) else fault.discreet, url, key)
+    if told != fault.why:
+        kept = " ".join(without_key(fault.why if whole else fault.discreet, key).split())
+        at = datetime.fromtimestamp(unix_s(), UTC).strftime("%Y-%m-%d %H:%M:%S")
+        log.write(f"{at} an attempt failed: {kept}\n".encode())
+    return told
 
 
 def _end(kind: EngineKind, process: EngineProcess | None, mender: Mender | None, why: str) -> BaseException:

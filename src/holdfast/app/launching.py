@@ -14,7 +14,7 @@ from holdfast.domain.settings import Settings
 from holdfast.domain.settings_engine import Dealt
 from holdfast.host.ports import free_ports
 from holdfast.host.triton_install import find_triton, lay_out_backends
-from holdfast.policy.launch_gpus import Ask, gpus_of, indices_of, seen_of
+from holdfast.policy.launch_gpus import Ask, gpus_each, gpus_of, indices_of, on_gpus, seen_of, turn_of
 from holdfast.policy.launch_plan import Gpu, LaunchPlan, version_of
 from holdfast.policy.model_facts import ModelFacts, ModelFile, facts_of
 
@@ -57,11 +57,12 @@ def planned(
     facts = facts_in(folder)
     replica, engine = settings.replica, settings.engine
     ask = Ask(
-        devices=indices_of(replica.devices),
+        devices=indices_of(replica.devices) if on_gpus(dealt) else (),
         seen=seen,
         number=place.number,
-        replicas=place.replicas,
-        wanted=engine.gpus,
+        turn=turn_of(replica, engine, place.number),
+        replicas=turn_of(replica, engine, place.replicas),
+        wanted=gpus_each(replica, engine),
         context=replica.context_tokens_max,
         args=engine.args,
     )

@@ -98,10 +98,15 @@ class Wisher:
                 os.kill(pid, signal.SIGUSR1)
         return asked[0]
 
+    def away(self) -> list[str]:
+        """Whom a command does not wait for, and why: nobody here can bring back an engine that runs elsewhere."""
+        return [f"Not waited for: {one.name}, which {one.why}" for one in self.processes() if one.away]
+
     def watch(self, seen: Callable[[float], bool], patience_s: float) -> float | None:
         """Poll until `seen`, which is told how many seconds have passed. Returns that; None when it took too long.
 
-        While the start of a replica comes further, the patience begins anew: a large model loads for many minutes.
+        While the start of a replica comes further, the patience begins anew: a large model loads for many minutes. That one
+        waits for an engine elsewhere is no progress.
         """
         return asyncio.run(self._watch(seen, patience_s))
 
@@ -112,7 +117,7 @@ class Wisher:
             now = self.clock.now()
             if seen(now - began):
                 return now - began
-            fresh = {f"{one.name}: {one.stage}" for one in self.processes() if one.stage} - stages
+            fresh = {f"{one.name}: {one.stage}" for one in self.processes() if one.stage and not one.away} - stages
             if fresh:
                 stages, moved_at = stages | fresh, now
             if now - moved_at > patience_s:

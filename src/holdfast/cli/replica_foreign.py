@@ -7,17 +7,20 @@ import signal
 import sys
 import tempfile
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 
 import uvloop
 from msgspec import structs
 
-from holdfast.app.foreign import Order, opened
+from holdfast.app.foreign import Order, Word, opened
 from holdfast.cli.replica_doors import RUN_FILE_ENV, about, furnished, serve, tell_ready, write_run_file
 from holdfast.cli.start_faults import start_fault
 from holdfast.domain.address import parse_address
 from holdfast.domain.fault import Fault
 from holdfast.domain.settings import BadSettings, Settings
+from holdfast.domain.settings_engine import unmixed
+from holdfast.fleet.crew import SMALLER
 from holdfast.host.clock import MonotonicClock
 from holdfast.host.engine_process import EngineNotStarted
 from holdfast.pearl.listen import claim
@@ -48,16 +51,21 @@ async def _live(args: argparse.Namespace, clock: MonotonicClock, began: float) -
         asyncio.get_running_loop().add_signal_handler(number, own.cancel if own is not None else _nothing)
     seen = about(args)
 
-    def tell(stage: str) -> None:
-        write_run_file(structs.replace(seen, stage=stage))
+    def tell(stage: str, away: bool = False) -> None:
+        write_run_file(structs.replace(seen, stage=stage, away=away))
 
+    def placed(device: str) -> None:
+        nonlocal seen
+        seen = structs.replace(seen, device=device)
+
+    word = Word(stage=tell, placed=placed, away=partial(tell, away=True))
     async with AsyncExitStack() as after:
         room = Path(after.enter_context(tempfile.TemporaryDirectory(prefix="holdfast-engine-")))
-        engine = await after.enter_async_context(opened(_order(args, room), clock, tell))
+        engine = await after.enter_async_context(opened(_order(args, room), clock, word))
         args.batch_window_ms = args.token_ms = 0.0  # such engines batch by themselves
         replica = furnished(args, clock, engine.core, engine.core.context_tokens_max)
         after.callback(replica.health.stop)
-        replica.run_file = structs.replace(replica.run_file, engine=engine.words)
+        replica.run_file = structs.replace(replica.run_file, engine=engine.words, device=seen.device)
         await serve(replica, args.drain_s, lambda: tell_ready(replica, clock.now() - began))
 
 
@@ -90,4 +98,5 @@ def _settings(args: argparse.Namespace) -> Settings:
     if args.model is None:
         return kept
     model = structs.replace(kept.model, path=str(args.model), name=args.serve_as or kept.model.name)
-    return structs.replace(kept, model=model)
+    engine = unmixed(kept.engine) if args.name.startswith(SMALLER) else kept.engine
+    return structs.replace(kept, model=model, engine=engine)

@@ -58,7 +58,8 @@ def _watch(wisher: Wisher, count: int) -> int:
     out = {*wisher.wishes().drained, *wisher.wishes().condemned}
 
     def seen(passed_s: float) -> bool:
-        now = {one.name: one.state for one in _replicas(wisher)}
+        there = _replicas(wisher)
+        now = {one.name: one.state for one in there}
         for name in sorted({*now, *states}):
             after = now.get(name, ReplicaState.DOWN)
             if after is not states.get(name, ReplicaState.DOWN):
@@ -67,7 +68,7 @@ def _watch(wisher: Wisher, count: int) -> int:
         states.update(now)
         serving = sum(1 for state in now.values() if state is ReplicaState.SERVING)
         leaving = any(state is ReplicaState.DRAINING for state in now.values())
-        missing = sum(1 for name, state in now.items() if name in out or state is ReplicaState.QUARANTINED)
+        missing = sum(one.name in out or one.state is ReplicaState.QUARANTINED or one.away for one in there)
         return count - missing <= serving <= count and not leaving
 
     patience_s = wisher.settings.restart.start_s + leave_s(wisher.settings) + SLACK_S
@@ -75,6 +76,8 @@ def _watch(wisher: Wisher, count: int) -> int:
         serving = sum(1 for state in states.values() if state is ReplicaState.SERVING)
         print(f"holdfast scale: {serving} replicas serve after {patience_s:.0f} s", file=sys.stderr)
         return 1
+    for one in wisher.away():
+        print(one)
     return 0
 
 

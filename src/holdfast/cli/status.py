@@ -115,7 +115,7 @@ def _print(site: dict[str, Any]) -> None:
     console.print(table)
     engines: dict[str, list[str]] = {}
     for one in site["processes"]:
-        if one.get("engine"):
+        if ":" in one.get("engine", ""):  # of our own there is nothing more to tell
             engines.setdefault(one["engine"], []).append(one["name"])
     for engine, names in engines.items():
         console.print(Text(f"engine of {', '.join(names)}: {engine}", "dim"))

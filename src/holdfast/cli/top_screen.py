@@ -24,7 +24,8 @@ WORDS = {
     "down": "bold white on red",
 }
 STATES = {"serving": "green", "warm": "cyan", "starting": "cyan", "draining": "cyan", "leaving": "cyan"}
-WIDE = 100
+WIDE, NARROW = 100, 80
+OWN = "embedded"  # where all are, nobody has to be told
 FULL, NEARLY = 0.95, 0.8
 A_LITTLE = 0.005
 TENANTS_MIN, REFUSALS_MAX = 3, 8
@@ -120,6 +121,7 @@ def _replicas(load: SiteLoad, width: int) -> Table | None:
     if not load.replicas:
         return None
     length = 10 if width >= WIDE else 5
+    foreign = width >= NARROW and any(one.engine not in ("", OWN) for one in load.replicas)
     rows = []
     for one in load.replicas:
         slots = Text.assemble(bar(one.running, one.slots, length), f" {one.running}/{one.slots}")
@@ -130,13 +132,15 @@ def _replicas(load: SiteLoad, width: int) -> Table | None:
             [
                 Text(f"{one.replica} ({one.model})" if one.model else one.replica),
                 Text(one.state, STATES.get(one.state, "bold red")),
+                *([Text(one.engine or "-", "dim")] if foreign else []),
                 slots if one.slots else Text("-", "dim"),
                 cache if one.tokens_max else Text("-", "dim"),
                 Text(amount(one.outstanding_tokens)),
                 Text(one.why, "dim"),
             ]
         )
-    return _table(("replica", "state", "slots", "cache", ">work", "why"), rows, width)
+    engine = ("engine",) if foreign else ()
+    return _table(("replica", "state", *engine, "slots", "cache", ">work", "why"), rows, width)
 
 
 def _tenants(load: SiteLoad, width: int, rows_max: int) -> Table | None:

@@ -24,7 +24,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def run(args: argparse.Namespace) -> int:
-    """Undrain. 0: it serves. 1: refused, or it does not come up. 2: the settings can't be used."""
+    """Undrain. 0: it serves, or waits for an engine elsewhere. 1: refused, or it does not come up. 2: asked wrongly."""
     try:
         wisher = Wisher(load_settings(args.settings), "undrain")
         site = wisher.processes()
@@ -56,6 +56,9 @@ def _watch(wisher: Wisher, waiting: list[str]) -> int:
                 waiting.remove(one.name)
                 does = "serves" if one.state is ReplicaState.SERVING else "stands by"
                 print(f"{one.name} {does} after {passed_s:.1f} s", flush=True)
+            elif one.name in waiting and one.away:
+                waiting.remove(one.name)
+                print(f"{one.name} runs, and {one.why}", flush=True)
             elif one.name in waiting and one.state is ReplicaState.QUARANTINED and passed_s > SETTLED_S:
                 waiting.remove(one.name)
                 failed.append(one.name)

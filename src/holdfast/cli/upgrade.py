@@ -59,7 +59,9 @@ def _watch(wisher: Wisher, epoch: int) -> int:
     now = wisher.wishes()
     if took_s is None or (now.epoch < epoch and now.refused):
         why = now.refused or f"not complete after {patience_s:.0f} s; holdfast status tells what is still there"
-        print(f"holdfast upgrade: {why}", file=sys.stderr)
+        print("\n".join((f"holdfast upgrade: {why}", *wisher.away())), file=sys.stderr)
         return 1
     print(f"Upgrade {epoch} is complete after {took_s:.1f} s: nothing older runs.")
+    for one in wisher.away():
+        print(one)
     return 0

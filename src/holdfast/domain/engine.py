@@ -96,6 +96,7 @@ class Launch(Struct, frozen=True, kw_only=True):
     files: tuple[tuple[str, str], ...] = ()
     start_s: float = 600.0  # it must be ready within so many seconds
     leave: Leave = Leave()
+    gpus: tuple[int, ...] = ()  # its GPUs; none for CPU
     why: tuple[tuple[str, str], ...] = ()
     warnings: tuple[str, ...] = ()
 

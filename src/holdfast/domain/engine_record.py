@@ -8,7 +8,8 @@ class EngineRecord(Struct, frozen=True, kw_only=True):
 
     `pid` is the first process, and the number of its session. `members` are all processes that were seen in it, each with its
     start time in ticks: they prove that a session is the one meant after its first process has died. `machine` is the boot of
-    the machine in which these numbers mean something.
+    the machine in which these numbers mean something. `shared` are files that were seen mapped from shared memory by them, each
+    by its number there and its name: they stay when all who could remove them are killed.
     """
 
     kind: str
@@ -16,4 +17,5 @@ class EngineRecord(Struct, frozen=True, kw_only=True):
     pid: int = 0
     start_ticks: int = 0
     members: tuple[tuple[int, int], ...] = ()
+    shared: tuple[tuple[int, str], ...] = ()
     machine: str = ""

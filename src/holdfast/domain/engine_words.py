@@ -7,7 +7,7 @@ Words are compared as argparse does: underscores are dashes, and the beginning o
 import re
 
 from holdfast.domain.engine import FOREIGN, EngineKind
-from holdfast.domain.settings_engine import URL, Dealt, EngineSettings, dealt_mix, urls_of
+from holdfast.domain.settings_engine import KEY_FILE, URL, Dealt, EngineSettings, dealt_mix, outside, urls_of
 
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=.*", re.DOTALL)
 # variables that would undo what a launch promises, by their beginnings
@@ -80,6 +80,7 @@ def contradiction(kind: str, url: str, devices: str, engine: EngineSettings) -> 
         _of_urls(EngineKind(kind), url, engine)
         or next((said for one in mix if (said := _of_mix(one))), "")
         or _of_section(EngineKind(kind), url, engine, mix)
+        or _of_keys(outside(url, engine), engine)
         or _of_devices(devices, engine)
         or next((said for word in engine.args if (said := _of_word(EngineKind(kind), word))), "")
         or next((said for one in engine.env if (said := _of_variable(one))), "")
@@ -136,7 +137,6 @@ def _of_section(kind: EngineKind, url: str, engine: EngineSettings, mix: list[De
     if engine.program and not engine.program.startswith("/"):
         return "[engine] program must be a whole path, beginning with '/'."
     run = kind in FOREIGN and not urls_of(url)
-    outside = bool(urls_of(url)) or any(one.url for one in mix)
     if run and not engine.program:
         return (
             f"[engine] program: say where {kind} lies: the Python of its environment, or its binary; "
@@ -149,13 +149,27 @@ def _of_section(kind: EngineKind, url: str, engine: EngineSettings, mix: list[De
     ):
         name = next(name for name in ("program", "args", "env", "gpus") if getattr(engine, name))
         return f"[engine] {name} is for engines that Holdfast runs: set [replica] engine to one of {', '.join(FOREIGN[:-1])}."
-    for name, value in (("key", engine.key), ("model_name", engine.model_name)):
-        if value and not outside:
+    for name, value in (("key", engine.key), ("keys", engine.keys), ("model_name", engine.model_name)):
+        if value and not outside(url, engine):
             return f"[engine] {name} is for engines that run already: name them with [replica] url, or leave it out."
     if engine.greedy_across and len({kind, *(one.kind for one in mix)}) < 2:
         return (
             "[engine] greedy_across: there is one kind of engine only. Name others with [engine] mix, or leave it out."
         )
+    return ""
+
+
+def _of_keys(urls: list[str], engine: EngineSettings) -> str:
+    strange = next((one for one in engine.keys if one not in urls), None)
+    if strange is not None:
+        named = strange.rpartition("@")[2]
+        return f"[engine] keys: no engine of this site is at {named!r}: write its url as it stands there: {', '.join(urls)}."
+    for name, key in (("key", engine.key), *(("keys", one) for one in engine.keys.values())):
+        path = key.removeprefix(KEY_FILE)
+        if path != key and not path.startswith("/"):
+            return f"[engine] {name}: {key!r} must name a file by its whole path: file:/PATH."
+        if not (key.isprintable() and key.isascii()):
+            return f"[engine] {name} holds characters that can't stand in a header: write it as it was given out."
     return ""
 
 

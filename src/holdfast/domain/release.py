@@ -29,8 +29,10 @@ class Hold(StrEnum):
 class Release(Struct, frozen=True, kw_only=True):
     """Engine build + weights digest + settings.
 
-    `digest` says who may continue whose answers. `weights` says who serves the same model: equal for engines of different
-    kinds on one model folder, empty where nobody knows. How far such engines may help each other out: policy/mixture.py.
+    `digest` says who may continue whose answers. `weights` says who serves the same weights: equal for engines of different
+    kinds on one model folder, empty where nobody knows. `folder` is set where an engine serves other files of that folder than
+    its weights, such as a quantised GGUF: the same model, in other numbers. How far such engines may help each other out:
+    policy/mixture.py.
     """
 
     model: str  # the name that clients ask for
@@ -39,6 +41,7 @@ class Release(Struct, frozen=True, kw_only=True):
     exactness: Exactness = Exactness.FAIR
     version: str = "0.0.0"
     weights: str = ""  # SHA-256 of what decides tokens besides the engine: configuration, tokenizer, weights; hex
+    folder: str = ""  # SHA-256 that `weights` would be if these were the folder's own; empty: they are
     by_text: bool = False  # it takes no token ids: what was delivered is given to it as text, and may be cut otherwise
     grammar: Hold = Hold.LED
     greedy_across: bool = False  # it and other engines on the same weights may go on with each other's greedy answers

@@ -7,11 +7,13 @@ import re
 from collections.abc import Sequence
 from typing import Annotated
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, structs
 
 from holdfast.domain.engine import EngineKind
 
 URL = re.compile(r"(https?|grpcs?)://(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+))(?::([0-9]{1,5}))?(/[^\s?#@]*)?")
+
+KEY_FILE = "file:"  # a key that begins so is the path of a file that holds it
 
 
 class EngineSettings(Struct, frozen=True, forbid_unknown_fields=True):
@@ -55,9 +57,17 @@ class EngineSettings(Struct, frozen=True, forbid_unknown_fields=True):
     key: Annotated[
         str,
         Meta(
-            description="What the engines at `[replica] url` ask of callers. Those that Holdfast runs get a new key each."
+            description="What the engines at `[replica] url` and in `mix` ask of callers: sent to each that `keys` does not "
+            "name. `file:/PATH`: what that file holds. Those that Holdfast runs get a new key each."
         ),
     ] = ""
+    keys: Annotated[
+        dict[str, str],
+        Meta(
+            description='The same for single ones, by url: `{"http://10.0.0.5:30000" = "...", "http://10.0.0.6:30000" = '
+            '"file:/run/secrets/other"}`. An empty text: that one gets no key.'
+        ),
+    ] = {}
     model_name: Annotated[
         str, Meta(description="What the model is called at `[replica] url`. Empty: the only one that is served there.")
     ] = ""
@@ -91,6 +101,16 @@ def urls_of(text: str) -> list[str]:
     return [one.strip() for one in text.split(",") if one.strip()]
 
 
+def outside(url: str, engine: EngineSettings) -> list[str]:
+    """The urls of all engines that run already, each once. Raises ValueError for a kind that is none."""
+    return list(dict.fromkeys((*urls_of(url), *(one.url for one in map(dealt_mix, engine.mix) if one.url))))
+
+
+def key_of(url: str, engine: EngineSettings) -> str:
+    """The key for the engine at this url as the settings have it, which may be `file:/PATH`; empty for none."""
+    return engine.keys.get(url, engine.key)
+
+
 def dealt_mix(text: str) -> Dealt:
     """One entry of `[engine] mix`. Raises ValueError for a kind that is none."""
     kind, _, where = text.partition("=")
@@ -102,6 +122,11 @@ def dealt_mix(text: str) -> Dealt:
         url=where if outside else "",
         of_mix=True,
     )
+
+
+def unmixed(engine: EngineSettings) -> EngineSettings:
+    """The same without the mix: replicas of the smaller model are all of one kind, since their roster tells one release only."""
+    return structs.replace(engine, mix=(), greedy_across=False)
 
 
 def deal(kind: str, url: str, engine: EngineSettings, number: int) -> Dealt:

@@ -135,7 +135,7 @@ class Degradation(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Smaller(Struct, frozen=True, forbid_unknown_fields=True):
-    """A smaller model that answers while the ladder is at that rung (4). Its replicas have the settings of [replica]."""
+    """A smaller model that answers while the ladder is at that rung (4). Its replicas have settings and engine of [replica]."""
 
     path: Annotated[str, Meta(description="Its folder in Hugging Face format. Empty: the rung is left out.")] = ""
     name: Annotated[str, Meta(description="Its name in answers. Empty: the folder's name.")] = ""

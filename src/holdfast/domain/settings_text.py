@@ -23,6 +23,7 @@ KINDS = {
     str: "text",
     bool: "true or false",
     tuple[str, ...]: "list of texts",
+    dict[str, str]: "table of texts",
 }
 MEMBER = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 PAGE_HEAD = """# Settings
@@ -106,7 +107,7 @@ def _suggest(wrong: str, known: tuple[str, ...], form: str) -> str:
 def _told(error: str) -> str:
     """msgspec's sentence, with its path `$.section.key` in the words of the file, and what the key may be."""
     message, _, path = error.partition(" - at `$.")
-    section, _, key = path.rstrip("`").partition(".")
+    section, _, key = path.rstrip("`").replace("[...]", "").partition(".")
     kinds = {field.name: struct_of(field.type) for field in structs.fields(Settings)}
     section, key = section.partition("[")[0], key.rpartition(".")[2].partition("[")[0]
     allowed, meaning = _described(get_type_hints(kinds[section], include_extras=True)[key])
@@ -129,7 +130,7 @@ def _refuse_contradictions(settings: Settings, source: str) -> None:
     replica = settings.replica
     if said := contradiction(replica.engine, replica.url, replica.devices, settings.engine):
         raise BadSettings(f"{source}: {said}")
-    if settings.smaller.path and (replica.url or any("://" in one for one in settings.engine.mix)):
+    if settings.smaller.path and replica.url:
         raise BadSettings(
             f"{source}: [smaller] path: its replicas have the settings of [replica], and an engine that runs already, named "
             "by its url, serves another model. Leave [smaller] out, or let Holdfast run the engines."
@@ -191,6 +192,8 @@ def _described(hint: Any) -> tuple[str, str]:
 
 
 def _toml(value: object) -> str:
+    if value is msgspec.NODEFAULT:
+        return "{}"  # an empty table is made anew for each
     if isinstance(value, tuple):
         return f"[{', '.join(_toml(one) for one in value)}]"
     if isinstance(value, bool):

@@ -42,6 +42,8 @@ class Run(Struct, frozen=True, kw_only=True):
     ready: bool = True
     stage: str = ""  # how far the start has come: weights loaded 12/163 shards
     engine: str = ""  # a foreign engine's build, and what it can do
+    device: str = ""  # where a foreign engine that was started computes: cpu, cuda:0,cuda:1; empty until that is known
+    away: bool = False  # its engine runs elsewhere, and has been waited for in vain for a while: `stage` says why
 
 
 class ProcessView(Struct, frozen=True, kw_only=True):
@@ -56,11 +58,12 @@ class ProcessView(Struct, frozen=True, kw_only=True):
     restarts: int = 0
     address: str = ""
     load: Load | None = None
-    device: str = ""  # where a replica computes: cpu, cuda:0
+    device: str = ""  # where a replica computes: cpu, cuda:0; of a foreign engine all its GPUs, or all that it may get
     epoch: int = 0  # the upgrade that it belongs to
     model: str = ""  # which model a replica serves: empty for the site's own, else the name of the smaller one
     stage: str = ""  # how far a start has come that takes long
-    engine: str = ""  # a foreign engine's build, and what it can do: vllm 0.32.0: ids in, ids out; no priority
+    away: bool = False  # it waits for an engine that runs elsewhere and is not there
+    engine: str = ""  # of a replica: embedded; a foreign one's build and abilities: vllm 0.32.0: ids in, ids out
 
 
 class SiteView(Struct, frozen=True, kw_only=True):

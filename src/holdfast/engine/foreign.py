@@ -66,6 +66,7 @@ class ForeignCore:
         self._waiting: deque[tuple[int, Generation]] = deque()
         self._made: dict[int, Produced] = {}
         self.on_stir: Callable[[], None] = lambda: None
+        self.outward: Callable[[Fault], str] = _sentence  # what of a fault goes to who asked; it may take down the rest
         self._asked = asyncio.Event()
         self._pings: list[tuple[float, Callable[[], None]]] = []
         self._steps, self._shut, self._shut_at = 0, 0, 0.0
@@ -278,8 +279,7 @@ class ForeignCore:
         self._over(ticket)
         if task is not None and task is not asyncio.current_task():
             task.cancel()
-        # what is said of a request that is wrong goes to who asked; the rest becomes an event too
-        produced = Produced(ticket, [], fault=fault.why if isinstance(fault, BadRequest) else fault.discreet)
+        produced = Produced(ticket, [], fault=self.outward(fault))
         if isinstance(fault, EngineRefused):
             produced.refused = True
         elif isinstance(fault, BadRequest):
@@ -304,3 +304,8 @@ class ForeignCore:
             if produced.logprobs:
                 had.logprobs = [*(had.logprobs or ()), *produced.logprobs]
         self.on_stir()
+
+
+def _sentence(fault: Fault) -> str:
+    """What is said of a request that is wrong goes to who asked; the rest becomes an event too."""
+    return fault.why if isinstance(fault, BadRequest) else fault.discreet

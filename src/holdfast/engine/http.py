@@ -79,6 +79,7 @@ class HttpDoor:
         self._common = f"host: {f'{named}:{place.port}' if named else 'localhost'}\r\n" + (
             f"authorization: Bearer {key}\r\n" if key else ""
         )
+        self.dialled = 0  # connections that were made so far
         self._idle: deque[Exchange] = deque()
         self._open: set[Exchange] = set()
         self._closed = False
@@ -211,6 +212,7 @@ class HttpDoor:
                 raise EngineRefused(f"no connection to {self.url} in {CONNECT_S:g} s")
             dialling.result()
             connected = True
+            self.dialled += 1
             return exchange
         except OSError as error:
             raise EngineRefused(f"nobody answers at {self.url}: {error.strerror or error}") from error
@@ -241,7 +243,7 @@ def fault_of(url: str, status: int, body: bytes) -> Fault:
     said, param, code = _complaint(body)
     why = f"{url} answered {status}: {said}" if said else f"{url} answered {status}"
     if status in _BAD:
-        return BadRequest(why, param, code)
+        return BadRequest(why, param, code).saying(said)
     fault = EngineRefused(why) if status in _NOT_NOW else EngineLost(why)
     return fault.saying(said)
 

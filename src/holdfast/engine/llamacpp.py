@@ -29,6 +29,7 @@ from holdfast.engine.answer import Answer, finite, until_over
 from holdfast.engine.grammars import plain
 from holdfast.engine.http import HttpDoor, fault_of
 from holdfast.engine.llamacpp_learn import GRAMMAR, Learner, Pulse
+from holdfast.engine.served import Served
 from holdfast.engine.serving import Serving
 from holdfast.engine.spelling import Spelling
 from holdfast.policy.continuation import derived_seed
@@ -78,6 +79,7 @@ class LlamaCppEngine:
 
     def __init__(self, door: HttpDoor, serving: Serving, spelling: Spelling | None = None) -> None:
         self._door, self._serving, self._spelling = door, serving, spelling
+        self._served = Served(door, serving.answer_s, serving.outside)
         self._abilities: Abilities | None = None
         self._pulse = Pulse(door, serving.answer_s)
 
@@ -91,7 +93,9 @@ class LlamaCppEngine:
 
     async def probe(self) -> Probe:
         """See the port."""
-        return await self._pulse.probe()
+        probe = await self._pulse.probe()
+        await self._served.still()
+        return probe
 
     def describe(self) -> Release | None:
         """See the port."""
@@ -102,6 +106,7 @@ class LlamaCppEngine:
         learner = Learner(self._door, self._serving, self._pulse)
         self._abilities = await learner.learn()
         self._serving = learner.serving
+        await self._served.learn(self._serving.served_as)
         return self._abilities
 
     async def close(self) -> None:
@@ -121,7 +126,7 @@ class LlamaCppEngine:
         """One request, until its end, or until ids are missing that can't be read off its text."""
         body = self._body(answer, answer.left)
         had = 0  # tokens that this request has made and told
-        async with aclosing(self._door.events("/completion", msgspec.json.encode(body))) as events:
+        async with aclosing(self._served.events("/completion", msgspec.json.encode(body))) as events:
             async for data in events:
                 event = self._read(data)
                 if event.prompt_progress is not None:

@@ -25,6 +25,7 @@ from holdfast.domain.request import Chunk, Finish, Generation
 from holdfast.engine.answer import Answer
 from holdfast.engine.http import HttpDoor, fault_of
 from holdfast.engine.openai_learn import Learner, Manners
+from holdfast.engine.served import Served
 from holdfast.engine.serving import Serving
 from holdfast.engine.spelling import Spelling
 from holdfast.policy.continuation import derived_seed
@@ -52,6 +53,7 @@ class OpenAiEngine:
         self._door, self._spelling = door, spelling
         self._serving = serving if serving.vocab_size else structs.replace(serving, vocab_size=len(spelling))
         self._manners = Manners()
+        self._served = Served(door, serving.answer_s, serving.outside)
         self._abilities: Abilities | None = None
         self._running = self._pieces = 0
 
@@ -87,7 +89,7 @@ class OpenAiEngine:
         """Hear one answer to its end, however slow its reader is: only so it is known what still runs there."""
         self._running += 1
         try:
-            async with aclosing(self._door.events(COMPLETIONS, body)) as events:
+            async with aclosing(self._served.events(COMPLETIONS, body)) as events:
                 async for data in events:
                     self._pieces += 1
                     heard.put_nowait(data)
@@ -108,6 +110,7 @@ class OpenAiEngine:
             return Probe(False, load, fault_of(self._door.url, 503, answer.body).why)
         if answer.status != 200:
             raise EngineLost(fault_of(self._door.url, answer.status, answer.body).why)
+        await self._served.still()
         return Probe(True, load)
 
     def describe(self) -> Release | None:
@@ -122,6 +125,7 @@ class OpenAiEngine:
         learner = Learner(self._door, self._serving, self._spelling)
         self._abilities = await learner.learn()
         self._serving, self._manners = learner.serving, learner.manners
+        await self._served.learn(self._serving.served_as)
         return self._abilities
 
     async def close(self) -> None:

@@ -13,7 +13,8 @@ class Serving(Struct, frozen=True, kw_only=True):
     the settings that change tokens. `priority`: it was started so that some requests go before others, which can't be found by
     asking. `answer_s`: seconds in which the engine answers what is asked of it beside its streams. `exactness` is what its
     arithmetic allows: GREEDY where a token does not depend on what else is in the batch but for differences that flip near ties
-    alone, as in float32; FAIR in 16 bits (docs/vllm.md has both measured).
+    alone, as in float32; FAIR in 16 bits (docs/vllm.md has both measured). `outside`: nobody of ours has started it, so it may
+    come back as another.
     """
 
     model: str
@@ -26,6 +27,7 @@ class Serving(Struct, frozen=True, kw_only=True):
     priority: bool = False
     answer_s: float = 5.0
     exactness: Exactness = Exactness.GREEDY
+    outside: bool = False
 
     def release(self, kind: EngineKind) -> Release:
         """The release of an engine of this kind that serves it."""

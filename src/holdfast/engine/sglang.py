@@ -34,6 +34,7 @@ from holdfast.domain.request import Chunk, Finish, Generation, TokenLogprob
 from holdfast.engine.answer import Answer, finite, until_over
 from holdfast.engine.grammars import plain
 from holdfast.engine.http import HttpDoor
+from holdfast.engine.served import Served
 from holdfast.engine.serving import Serving
 from holdfast.engine.sglang_learn import Learner, Pulse
 from holdfast.policy.continuation import derived_seed
@@ -63,6 +64,7 @@ class SglangEngine:
 
     def __init__(self, door: HttpDoor, serving: Serving) -> None:
         self._door, self._serving = door, serving
+        self._served = Served(door, serving.answer_s, serving.outside)
         self._abilities: Abilities | None = None
         self._pulse = Pulse(door, serving.answer_s)
         self._names, self._number = secrets.token_hex(6), 0
@@ -78,7 +80,9 @@ class SglangEngine:
 
     async def probe(self) -> Probe:
         """See the port."""
-        return await self._pulse.probe()
+        probe = await self._pulse.probe()
+        await self._served.still()
+        return probe
 
     def describe(self) -> Release | None:
         """See the port."""
@@ -89,6 +93,7 @@ class SglangEngine:
         learner = Learner(self._door, self._serving, self._pulse)
         self._abilities = await learner.learn()
         self._serving = learner.serving
+        await self._served.learn(self._serving.served_as)
         return self._abilities
 
     async def close(self) -> None:
@@ -115,7 +120,7 @@ class SglangEngine:
         body = body_of(answer, rid, keyed)
         had, ended = 0, False
         try:
-            async with aclosing(self._door.events("/generate", msgspec.json.encode(body))) as events:
+            async with aclosing(self._served.events("/generate", msgspec.json.encode(body))) as events:
                 async for data in events:
                     event = self._read(data, had)
                     meta = event.meta_info
@@ -168,7 +173,7 @@ class SglangEngine:
         why = f"{self._door.url}: {said}"
         if had == 0 and code in _NOT_NOW:
             return EngineRefused(why).saying(said)
-        return BadRequest(why) if had == 0 and code == 400 else EngineLost(why).saying(said)
+        return (BadRequest(why) if had == 0 and code == 400 else EngineLost(why)).saying(said)
 
     def _final(self, answer: Answer, reason: Any) -> Finish | None:
         """The finish of an answer that ended before it was over for us; None: it is asked on."""

@@ -16,6 +16,7 @@ from holdfast.domain.replica import Load, Probe
 from holdfast.domain.request import Chunk, Finish, Generation
 from holdfast.engine import exposition
 from holdfast.engine.http import HttpDoor
+from holdfast.engine.served import Served
 from holdfast.engine.serving import Serving
 from holdfast.engine.vllm_questions import Questions
 from holdfast.engine.vllm_wire import event_of, ids_of, logprobs_of, request
@@ -30,6 +31,7 @@ class VllmEngine:
 
     def __init__(self, door: HttpDoor, serving: Serving) -> None:
         self._door, self._serving = door, serving
+        self._served = Served(door, serving.answer_s, serving.outside)
         self._abilities = Abilities(kind=EngineKind.VLLM)
         self._learnt = False
         self._stirrings = (
@@ -46,7 +48,7 @@ class VllmEngine:
             yield Chunk([], Finish.LENGTH)
             return
         finish: Chunk | None = None
-        async with aclosing(self._door.events(COMPLETIONS, request(generation, self._serving, tokens))) as events:
+        async with aclosing(self._served.events(COMPLETIONS, request(generation, self._serving, tokens))) as events:
             try:
                 async for data in events:
                     chunk = self._chunk(data, generation, finish)
@@ -74,6 +76,7 @@ class VllmEngine:
             raise EngineLost(f"{self._door.url}/health says that the engine behind it is dead", died=True)
         if health.status != 200:
             raise EngineLost(f"{self._door.url}/health answers {health.status}")
+        await self._served.still()
         if counters.status != 200:
             return Probe(True, Load(slots=self._serving.slots or SLOTS), f"/metrics answers {counters.status}")
         return Probe(True, self._load(counters.body))
@@ -86,6 +89,7 @@ class VllmEngine:
         """See the port. Some answers of a few tokens are asked for."""
         questions = Questions(self._door, self._serving)
         self._serving, self._abilities = await questions.answers()
+        await self._served.learn(self._serving.served_as)
         self._learnt = True
         return self._abilities
 

@@ -149,7 +149,7 @@ def event_of(data: bytes, where: str) -> Event:
     if event.error is not None:
         said = event.error.message or f"error {event.error.code}"
         if event.error.code in BAD_CODES:
-            raise BadRequest(f"{where} refuses the request: {said}", event.error.param)
+            raise BadRequest(f"{where} refuses the request: {said}", event.error.param).saying(said)
         died = said.startswith(CORE_DEAD)
         raise EngineLost(f"{where} failed in the midst of an answer: {said}", died=died).saying(said)
     return event

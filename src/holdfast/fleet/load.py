@@ -39,12 +39,14 @@ class TenantLoad(Struct, frozen=True, kw_only=True):
 
 
 class ReplicaLoad(Struct, frozen=True, kw_only=True):
-    """One replica. `running` and tokens are all workers'; `state` is the supervisor's word, or a worker's where that is worse."""
+    """One replica. `running` and tokens are all workers'; `state` is the supervisor's word, or a worker's where that is worse;
+    `engine` is its kind, with the version of a foreign one: embedded, vllm 0.32.0."""
 
     replica: str
     state: str = ""
     why: str = ""
     model: str = ""
+    engine: str = ""
     running: int = 0
     slots: int = 0
     outstanding_tokens: int = 0
@@ -225,6 +227,7 @@ def _replica(name: str, seen: Sequence[tuple[str, ReplicaView]], kept: ProcessVi
         state=state,
         why=why,
         model=kept.model if kept is not None else "",
+        engine=kept.engine.partition(":")[0] if kept is not None else "",
         running=load.running if load else sum(one.running for _, one in seen),
         slots=load.slots if load else max((one.slots for _, one in seen), default=0),
         outstanding_tokens=sum(one.outstanding_tokens for _, one in seen),

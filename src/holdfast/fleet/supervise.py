@@ -130,7 +130,12 @@ class Supervise:
             told = one.announced_at if fact.boot and fact.boot == one.fact.boot else now if fact.boot else None
             staged = now if fact.stage and fact.stage != one.fact.stage else one.staged_at
             self._standings[name] = structs.replace(
-                one, wanted=name in wanted, fact=fact, announced_at=told, staged_at=staged
+                one,
+                wanted=name in wanted,
+                device=fact.device or one.device,  # as last told: one that is down was there
+                fact=fact,
+                announced_at=told,
+                staged_at=staged,
             )
         since = self._doubting_since
         replicas = (one for one in self._standings.values() if one.role is Role.REPLICA)
@@ -276,9 +281,10 @@ class Supervise:
         fact = Fact(alive=True, pid=sighting.pid, epoch=sighting.epoch, ailment=self._hands.ailments(name))
         if run is None:
             return fact
+        fact = structs.replace(fact, device=run.device)
         replica = self._crew.role(name) is Role.REPLICA
         if replica and not run.ready:
-            return structs.replace(fact, stage=run.stage, engine=run.engine)
+            return structs.replace(fact, stage=run.stage, engine=run.engine, away=run.away)
         fact = structs.replace(fact, boot=run.boot, address=run.listen, box=run.box, engine=run.engine)
         if not replica:
             return structs.replace(fact, ready=run.ready, heard_at=self._hands.read_pulse(run.pulse))
@@ -366,7 +372,8 @@ class Supervise:
                 epoch=one.fact.epoch,
                 model=one.model,
                 stage=one.fact.stage,
-                engine=one.fact.engine,
+                away=leaving.away(one),
+                engine=one.fact.engine or (one.fact.release.engine if one.fact.release is not None else ""),
             )
             for one in ones
         )
@@ -374,4 +381,4 @@ class Supervise:
 
 
 def _essence(one: Standing) -> tuple[object, ...]:
-    return one.name, one.state, one.fact.pid, one.why, one.fact.stage
+    return one.name, one.state, one.fact.pid, one.why, one.fact.stage, one.device, one.fact.away

@@ -20,7 +20,7 @@ def unwatched(view: SiteView, births: Iterable[Sighting], age_s: Callable[[Sight
         if one.state is ReplicaState.QUARANTINED:
             return one
         return structs.replace(
-            one, state=ReplicaState.DOWN, pid=0, uptime_s=0.0, load=None, stage="", why="it does not run"
+            one, state=ReplicaState.DOWN, pid=0, uptime_s=0.0, load=None, stage="", away=False, why="it does not run"
         )
 
     return structs.replace(view, supervisor_pid=0, processes=tuple(checked(one) for one in view.processes))

@@ -8,7 +8,8 @@
 
 Nothing of it outlives the replica, whatever that dies of: a guard process (host/sessions.py) ends the session of the engine as
 soon as the replica is gone, and what is written down in `records` lets the next life, or the supervisor, end what the guard
-could not. When the engine's first process dies by itself, the others are killed at once: they serve nobody any more.
+could not. When the engine's first process dies by itself, the others are killed at once: they serve nobody any more. What they
+leave in shared memory is removed.
 """
 
 import asyncio
@@ -96,6 +97,7 @@ class EngineProcess:
         self._guard: subprocess.Popen[bytes] | None = None
         self._pidfd, self._pipe = -1, -1
         self._vital: dict[int, int] = {}  # pid -> pidfd
+        self._shared: set[sessions.SharedFile] = set()
         self._said_all = asyncio.Event()
         self._whole, self._discreet = whole, False
         self._finishing: asyncio.Task[None] | None = None
@@ -159,14 +161,27 @@ class EngineProcess:
         self.note_members()
 
     def note_members(self) -> None:
-        """Write down who belongs to it now; to be called when it has grown. A full disk is no reason to fail."""
-        members = tuple((one.pid, one.start_ticks) for one in sessions.members(self.pid, self._record.token))
-        if members != self._record.members and not self.ended.is_set():
-            self._record = structs.replace(self._record, members=members)
+        """Write down who belongs to it now, and what of shared memory; to be called when it has grown. A full disk is no
+        reason to fail."""
+        found = sessions.members(self.pid, self._record.token)
+        members = tuple((one.pid, one.start_ticks) for one in found)
+        before = len(self._shared)
+        self._note_shared(found)
+        if (members != self._record.members or len(self._shared) > before) and not self.ended.is_set():
+            self._record = structs.replace(self._record, members=members, shared=tuple(sorted(self._shared)))
             try:
                 self._records.write(self._record)
             except OSError as error:
                 _LOG.warning("who belongs to the engine can't be written down: %s", error)
+
+    def _note_shared(self, ones: list[sessions.Seen]) -> None:
+        """Remember what these have in shared memory, and tell the guard."""
+        new = sessions.shared_by(ones) - self._shared
+        self._shared |= new
+        if self._guard is not None and self._guard.stdin is not None:
+            for one in new:
+                with contextlib.suppress(OSError):  # it is gone, or frozen
+                    os.write(self._guard.stdin.fileno(), one.line())
 
     def compete(self) -> None:
         """It is ready: from now on it computes as everybody else does. Until then it gives way to those that serve."""
@@ -201,7 +216,9 @@ class EngineProcess:
     def kill(self) -> None:
         """SIGKILL for all of it, now. `ended` tells when it is gone."""
         if self._popen is not None and not self.ended.is_set():
-            sessions.kill(sessions.members(self.pid, self._record.token))
+            found = sessions.members(self.pid, self._record.token)
+            self._note_shared(found)
+            sessions.kill(found, spare=True)
 
     async def leave(self, grace_s: float | None = None) -> None:
         """End it: its own signal for its first process, and SIGKILL for all when the grace is over (default: the launch's).
@@ -248,6 +265,8 @@ class EngineProcess:
                 cwd="/",
                 start_new_session=True,
             )
+            if self._guard.stdin is not None:
+                os.set_blocking(self._guard.stdin.fileno(), False)
             self._records.write(self._record)
         except OSError:
             popen.kill()
@@ -291,13 +310,16 @@ class EngineProcess:
 
     async def _finish(self) -> None:
         """End the rest, hear what they said last, and let go of everything."""
-        until = self._clock.now() + _GONE_S
+        began = self._clock.now()
         while left := sessions.members(self.pid, self._record.token):
-            if self._clock.now() > until:
+            took_s = self._clock.now() - began
+            if took_s > _GONE_S:
                 _LOG.error("killed, and still there: %s", ", ".join(str(one.pid) for one in left))
                 break
-            sessions.kill(left)
+            self._note_shared(left)
+            sessions.kill(left, spare=took_s < sessions.TIDY_S)
             await self._clock.sleep(sessions.PAUSE_S)
+        sessions.free_shared(self._shared)
         await self._within(self._said_all.wait(), _LAST_LINES_S)
         asyncio.get_running_loop().remove_reader(self._pipe)
         try:

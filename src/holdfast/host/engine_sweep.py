@@ -13,9 +13,12 @@ GONE_S = 30.0  # a killed process gives the memory of a GPU back within seconds
 
 
 def sweep(record: EngineRecord) -> list[int]:
-    """Kill what is left of it, without waiting; the pids that were there. Strangers with the same numbers are spared."""
+    """Kill what is left of it, without waiting; the pids that were there. Strangers with the same numbers are spared. Where
+    nothing is left, its shared memory is freed."""
     left = _left(record)
-    sessions.kill(left)
+    sessions.kill(left, spare=True)
+    if not left:
+        sessions.free_shared(_noted(record))
     return [one.pid for one in left]
 
 
@@ -25,12 +28,17 @@ async def swept(record: EngineRecord, clock: Clock, within_s: float = GONE_S) ->
 
 
 async def _staying(record: EngineRecord, clock: Clock, within_s: float) -> list[int]:
-    """The pids that are still there after so many seconds of killing."""
-    until = clock.now() + within_s
-    while left := sweep(record):
-        if clock.now() > until:
-            return left
+    """The pids that are still there after so many seconds of killing. Where there are none, its shared memory is freed."""
+    began = clock.now()
+    shared = _noted(record)
+    while left := _left(record):
+        took_s = clock.now() - began
+        shared |= sessions.shared_by(left)
+        sessions.kill(left, spare=took_s < sessions.TIDY_S)
+        if took_s > within_s:
+            return [one.pid for one in left]
         await clock.sleep(sessions.PAUSE_S)
+    sessions.free_shared(shared)
     return []
 
 
@@ -45,6 +53,10 @@ async def make_way(record: EngineRecord | None, clock: Clock, within_s: float = 
         who = f"{record.kind}, pid {', '.join(map(str, left))}"
         why = f"what is left of this replica's former engine does not end ({who}): look at the GPU's driver"
         raise EngineNotStarted(None, why)
+
+
+def _noted(record: EngineRecord) -> set[sessions.SharedFile]:
+    return {sessions.SharedFile(*one) for one in record.shared} if record.machine == sessions.machine() else set()
 
 
 def _left(record: EngineRecord) -> list[sessions.Seen]:

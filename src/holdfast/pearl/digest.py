@@ -32,6 +32,11 @@ def release_digests(model_dir: Path, build: str, options: CoreOptions) -> Digest
     return Digests(*digests(_files(model_dir), beginning, b""))
 
 
+def weights_digest(model_dir: Path) -> str:
+    """Hexadecimal SHA-256 of the files alone. Raises OSError."""
+    return digests(_files(model_dir), b"")[0]
+
+
 def _files(model_dir: Path) -> Iterator[File]:
     weights = [path for pattern in PATTERNS for path in sorted(model_dir.glob(pattern))]
     for path in (*(model_dir / name for name in FILES), *weights):

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from holdfast.pearl.config import ModelConfig, read_config
+from holdfast.pearl.digest import weights_digest
 from holdfast.pearl.gguf_words import Words, read_words
 from holdfast.pearl.options import BadModel
 from holdfast.pearl.weights import Weights
@@ -24,6 +25,7 @@ from holdfast.pearl.weights import Weights
 ARCHITECTURE = "deepseek2"
 FILE_TYPES = {"f32": 0, "bf16": 32}  # llama.cpp's LLAMA_FTYPE_ALL_F32, LLAMA_FTYPE_MOSTLY_BF16
 KINDS = tuple(FILE_TYPES)
+MADE_OF = "holdfast.weights"  # the digest of the folder, by which its engines are known to serve the same weights
 _LITE_LAYERS = (26, 27)  # the only models without query latents that llama.cpp takes for such (llama-model deepseek2)
 
 
@@ -45,6 +47,7 @@ def write_gguf(model_dir: Path, path: Path, kind: str = "f32") -> int:
     try:
         writer.add_name(model_dir.resolve().name)
         writer.add_file_type(FILE_TYPES[kind])
+        writer.add_string(MADE_OF, weights_digest(model_dir))  # among the first: store/gguf_head.py reads it
         _write_geometry(writer, config, package)
         _write_rope(writer, config, package)
         _write_words(writer, words, package)

@@ -14,11 +14,13 @@ from holdfast.domain.release import Exactness, Hold, Release
 COUNTS_ON = (EngineKind.EMBEDDED, EngineKind.SCRIPTED)
 
 
-def completed(release: Release, abilities: Abilities, weights: str, greedy_across: bool = False) -> Release:
+def completed(
+    release: Release, abilities: Abilities, weights: str, greedy_across: bool = False, folder: str = ""
+) -> Release:
     """The adapter's release with what its build was found to be able to do.
 
-    `weights`: the digest of the model folder, empty for an engine that runs elsewhere on a folder that nobody here has seen: it
-    then shares the roster with its own kind only.
+    `weights`: the digest of what it computes with, empty for an engine that runs elsewhere on a folder that nobody here has seen:
+    it then shares the roster with its own kind only. `folder`: the digest of the model folder, where that is another.
     """
     by_text = not (abilities.has(Ability.IDS_IN) and abilities.has(Ability.IDS_OUT))
     hold = Hold.LED if abilities.has(Ability.LED) else Hold.FRESH
@@ -27,6 +29,7 @@ def completed(release: Release, abilities: Abilities, weights: str, greedy_acros
         version=abilities.version or release.version,
         exactness=Exactness.FAIR if by_text else release.exactness,
         weights=weights,
+        folder="" if folder == weights else folder,
         by_text=by_text,
         grammar=hold if abilities.has(Ability.GRAMMAR) else Hold.NONE,
         greedy_across=greedy_across and bool(weights) and not by_text,

@@ -6,6 +6,8 @@ came with a model, its key is not in its words. Triton alone can be told its key
 
 from collections.abc import Callable
 
+from msgspec import structs
+
 from holdfast.domain.engine import EngineKind, Launch, StartFailure
 from holdfast.domain.engine_words import name_of
 from holdfast.domain.replica import StartFault
@@ -35,7 +37,7 @@ def launch(plan: LaunchPlan) -> Launch | StartFailure:
         why = f"[engine] program: {plan.program} is not a Python: name the one in whose environment {plan.kind} is installed"
         return StartFailure(StartFault.SETTINGS, why)
     found = profile(plan)
-    return found if isinstance(found, StartFailure) else _safe(found)
+    return found if isinstance(found, StartFailure) else _safe(structs.replace(found, gpus=plan.gpus))
 
 
 def _safe(found: Launch) -> Launch | StartFailure:

@@ -2,32 +2,58 @@
 
 Foreign engines take nearly all memory of a GPU when they start, so two on one would not both come up. A site that wants it all
 the same says so with the engine's own word for its share of the memory, in [engine] args.
+
+Where kinds are mixed, GPUs are dealt out among those replicas only that compute on them: an engine that runs already takes none
+here, nor does the server in the xllamacpp wheel.
 """
 
 from collections.abc import Sequence
 
 from msgspec import Struct
 
-from holdfast.domain.engine import StartFailure
+from holdfast.domain.engine import FOREIGN, EngineKind, StartFailure
 from holdfast.domain.engine_words import name_of
 from holdfast.domain.replica import StartFault
+from holdfast.domain.settings import ReplicaSettings
+from holdfast.domain.settings_engine import Dealt, EngineSettings, deal
 from holdfast.policy.launch_fit import COUNTS, fewest
 from holdfast.policy.launch_plan import Gpu
 from holdfast.policy.model_facts import ModelFacts
+from holdfast.policy.profile_llamacpp import is_python
 
 SHARES = ("gpu-memory-utilization", "mem-fraction-static", "n-gpu-layers", "ngl")  # words that divide a GPU
 
 
 class Ask(Struct, frozen=True, kw_only=True):
-    """One replica's question. `devices`: indices as set, none for CPU. `seen`: the machine's GPUs by index; None: not known."""
+    """One replica's question. `devices`: indices as set, none for CPU. `seen`: the machine's GPUs by index; None: not known.
+
+    `turn`: its place among the replicas on GPUs, of which there are `replicas`.
+    """
 
     devices: tuple[int, ...]
     seen: tuple[Gpu, ...] | None
     number: int  # of the replica
+    turn: int
     replicas: int
-    wanted: int = 0  # [engine] gpus
+    wanted: int = 0  # GPUs for each; 0: what the profile says
     context: int = 2048
     args: tuple[str, ...] = ()
+
+
+def on_gpus(dealt: Dealt) -> bool:
+    """Whether this engine computes on GPUs of ours, where there are some."""
+    return not dealt.url and not (dealt.kind is EngineKind.LLAMACPP and is_python(dealt.program))
+
+
+def turn_of(replica: ReplicaSettings, engine: EngineSettings, number: int) -> int:
+    """How many of the replicas before this one compute on GPUs of ours."""
+    return sum(on_gpus(deal(replica.engine, replica.url, engine, one)) for one in range(number))
+
+
+def gpus_each(replica: ReplicaSettings, engine: EngineSettings) -> int:
+    """How many each gets: [engine] gpus; one beside Holdfast's own engine, which takes no more; 0: what the profile says."""
+    kinds = (deal(replica.engine, replica.url, engine, one).kind for one in range(1 + len(engine.mix)))
+    return engine.gpus or int(any(kind not in FOREIGN for kind in kinds))
 
 
 def indices_of(devices: str) -> tuple[int, ...]:
@@ -52,11 +78,12 @@ def gpus_of(facts: ModelFacts, ask: Ask) -> tuple[int, ...] | StartFailure:
     count = ask.wanted or _by_profile(facts, ask)
     groups = len(ask.devices) // count
     divided = any(name_of(word) in SHARES for word in ask.args)
-    if ask.number >= groups and not divided:
+    if ask.turn >= groups and not divided:
         why = f"replica {ask.number} needs {count} GPU{'' if count == 1 else 's'} of its own"
         has = f"[replica] devices names {len(ask.devices)}, enough for {groups} replica{'' if groups == 1 else 's'}"
-        return StartFailure(StartFault.DEVICE, f"{why}, and {has}: name more, or set [replica] count to {groups}")
-    first = ask.number % groups * count
+        fewer = f"set [replica] count to {groups}" if ask.turn == ask.number else "lower [replica] count"
+        return StartFailure(StartFault.DEVICE, f"{why}, and {has}: name more, or {fewer}")
+    first = ask.turn % groups * count
     return ask.devices[first : first + count]
 
 

@@ -5,7 +5,7 @@ ill; because it belongs to an earlier upgrade. Three rules keep the service whol
 
     make before break   workers that are not wanted any more stay until every wanted one serves, and leave one at a time
     one at a time       a replica is renewed only while all others that should serve do; with one replica alone there
-                        is nobody to wait for
+                        is nobody to wait for, nor is there for one whose engine runs elsewhere and is not there
     the half rule       what rests on suspicion obeys policy/ejection.py
 
 A replica that leaves keeps its place in the roster with weight 0 until it is gone: gateways move its streams, one by one,
@@ -47,7 +47,7 @@ def farewell(one: Standing, seen: Seen, rules: Rules) -> Farewell | None:
     condemned = seen.wishes.condemned.get(one.name)
     if condemned is not None:
         return Farewell(why=condemned)
-    if not others_serve(one, seen):
+    if not others_serve(one, seen) and not away(one):
         return None
     ailment = treatable(one, seen)
     if ailment is not None and ailment.cure is Cure.RENEW:
@@ -107,13 +107,23 @@ def wanted_replicas(seen: Seen, model: str = "") -> list[Standing]:
 def others_serve(one: Standing, seen: Seen) -> bool:
     """Whether all others of its model that should serve do, or stand by for it.
 
-    Those in quarantine are not waited for, but two must serve where two should.
+    Those in quarantine are not waited for, nor those that can't serve for reasons outside of us, but two must serve where two
+    should.
     """
     wanted = wanted_replicas(seen, one.model)
-    others = [other for other in wanted if other.name != one.name and other.state is not ReplicaState.QUARANTINED]
+    others = [other for other in wanted if other.name != one.name and not _excused(other)]
     if any(other.state not in UP for other in others):
         return False
     return bool(others) or len(wanted) <= 1
+
+
+def away(one: Standing) -> bool:
+    """Whether it waits for an engine that runs elsewhere, and has for a while."""
+    return one.state is ReplicaState.STARTING and one.fact.away
+
+
+def _excused(one: Standing) -> bool:
+    return one.state is ReplicaState.QUARANTINED or away(one)
 
 
 def turn(seen: Seen) -> Role | None:
@@ -136,7 +146,7 @@ def outdated(seen: Seen) -> str:
         models = dict.fromkeys(one.model for one in seen.of(Role.REPLICA))
         for one in (one for model in models for one in wanted_replicas(seen, model)):
             old = one.fact.alive and one.fact.epoch < seen.epoch
-            if one.state is not ReplicaState.QUARANTINED and (old or one.state not in UP):
+            if one.state is not ReplicaState.QUARANTINED and (old or not (one.state in UP or away(one))):
                 names.append(one.name)
     return ", ".join(names)
 

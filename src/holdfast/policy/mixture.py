@@ -102,8 +102,9 @@ def closed(begun: Release, kinds: Sequence[Release], sampling: Sampling) -> str:
 
 
 def together(one: Release, other: Release) -> bool:
-    """Whether their replicas may stand on one roster: they serve the same model, be it by other engines."""
-    return one.digest == other.digest or bool(one.weights and one.weights == other.weights)
+    """Whether their replicas may stand on one roster: they serve the same model, be it by other engines or in other numbers."""
+    model = one.folder or one.weights
+    return one.digest == other.digest or bool(model and model == (other.folder or other.weights))
 
 
 def _named(release: Release) -> str:

@@ -94,8 +94,6 @@ def _warnings(plan: LaunchPlan) -> tuple[str, ...]:
     facts, found = plan.facts, []
     if facts.family in NOT_KNOWN:
         found.append(f"whether llama.cpp computes {facts.family} depends on its build; it says so when it starts.")
-    if is_python(plan.program) and plan.gpus:
-        found.append("the server in the xllamacpp wheel computes on CPU; for GPUs name a llama-server built for them.")
     if plan.gpus and plan.seen:
         room = sum(one.memory_bytes for one in plan.seen)
         if facts.gguf_bytes > 0.9 * room:

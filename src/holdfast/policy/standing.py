@@ -66,6 +66,8 @@ class Fact(Struct, frozen=True, kw_only=True):
     ready: bool = False  # its run file says so, and a replica has answered too
     stage: str = ""  # how far the start of a replica has come, by its own word
     engine: str = ""  # a foreign engine's build, and what it can do
+    device: str = ""  # where a foreign engine computes, by its replica's own word
+    away: bool = False  # likewise, that its engine runs elsewhere and has not been there for a while
     heard_at: float | None = None  # replicas: when a ping was last answered; gateway workers: their last pulse
     load: Load | None = None
     release: Release | None = None

@@ -42,7 +42,7 @@ def read(said: str, code: str, begun: bool) -> Reading:
         if found:
             return Reading(_own(mark, rest.strip(), begun))
     if code == "INVALID_ARGUMENT" or (not begun and _OWN_FAULT.search(said)):
-        return Reading(BadRequest(f"Triton can't serve this request: {words}", "request"))
+        return Reading(BadRequest(f"Triton can't serve this request: {words}", "request").saying(words))
     if code == "DEADLINE_EXCEEDED":
         return Reading(EngineLost("Triton did not answer in time"))
     if not begun and not _CUT.search(said) and (code in _REFUSING or _AWAY.search(said)):
@@ -56,7 +56,7 @@ def _own(mark: str, rest: str, begun: bool) -> Fault:
     if mark == BAD:
         param, _, why = rest.partition(": ")
         code = "context_length_exceeded" if "leaves no room in a context" in why else None
-        return BadRequest(why or rest, param, code)
+        return BadRequest(why or rest, param, code).saying(why or rest)
     if mark == REFUSED and not begun:
         return EngineRefused(rest)
     return EngineLost(rest)

@@ -33,16 +33,28 @@ class Refused(Struct, frozen=True, kw_only=True):
 
 
 def targets(target: str, site: Sequence[ProcessView]) -> tuple[str, ...] | Refused:
-    """The replicas that a target means: its name, cuda:0 (or gpu:0) for all on that device, host for all of them."""
+    """The replicas that a target means: its name, cuda:0 (or gpu:0) for all on that device, host for all of them.
+
+    On a device is also who has not said yet which of several it got, while that may be this one.
+    """
     replicas = [one for one in site if one.role is Role.REPLICA]
     device = target.replace("gpu:", "cuda:", 1) if target.startswith("gpu:") else target
-    names = tuple(one.name for one in replicas if target in (HOST, one.name) or (target and one.device == device))
+    names = tuple(one.name for one in replicas if target in (HOST, one.name) or device in _devices(one))
     if names:
         return names
     if any(one.name == target for one in site):
         return Refused(why=f"{target} is no replica: only replicas are drained; holdfast upgrade replaces the others")
-    known = [one.name for one in replicas] + sorted({one.device for one in replicas if ":" in one.device}) + [HOST]
+    known = (
+        [one.name for one in replicas]
+        + sorted({each for one in replicas for each in _devices(one) if ":" in each})
+        + [HOST]
+    )
     return Refused(why=f"there is no replica {target!r}: name one of {', '.join(known)}")
+
+
+def _devices(one: ProcessView) -> list[str]:
+    """Where it computes, or may."""
+    return [each.strip() for each in one.device.split(",") if each.strip()]
 
 
 def drain(wishes: Wishes, site: Sequence[ProcessView], target: str, why: str, force: bool = False) -> Asked | Refused:
@@ -106,6 +118,14 @@ def upgrade(
 ) -> Asked | Refused:
     """Wish that everything older than now is replaced: supervisor, workers, control plane, and with `replicas` those too."""
     here = [one for one in site if one.role is Role.REPLICA and not one.model and one.name not in wishes.drained]
+    able = [one for one in here if not one.away]
+    if replicas and len(able) == 1 < len(here):
+        gone = next(one for one in here if one.away)
+        return Refused(
+            why=f"{able[0].name} is the only replica with an engine, since {gone.name} {gone.why}. Replacing it interrupts the "
+            f"service: wait until that engine is back, or holdfast drain {' '.join(one.name for one in here if one.away)} "
+            "and say --force"
+        )
     if replicas and len(here) == 1 and not force:
         return Refused(
             why=f"{here[0].name} is the only replica: replacing it interrupts the service while another one loads. "

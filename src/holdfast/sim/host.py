@@ -7,6 +7,8 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from msgspec import structs
+
 from holdfast.domain.fault import EngineLost
 from holdfast.domain.ports import Child, Clock, Line, Sighting
 from holdfast.domain.site import Role, Run
@@ -38,14 +40,15 @@ class SimProcess:
 
 @dataclass
 class SimHost:
-    """Levers: `load_s` until a process is ready, `stage` what it says of its start until then, `leave_s` until one that was told
-    to leave is gone, `stubborn` ones never leave by themselves, `faulty` names end their start with this exit code, `refusing`
-    makes starts fail."""
+    """Levers: `load_s` until a process is ready, `stage` what it says of its start until then, `away` ones wait for an engine
+    elsewhere instead, `leave_s` until one that was told to leave is gone, `stubborn` ones never leave by themselves, `faulty`
+    names end their start with this exit code, `refusing` makes starts fail."""
 
     clock: Clock
     load_s: float = 1.0
     stage: Callable[["SimProcess"], str] = lambda process: ""
     leave_s: float = 0.5
+    away: set[str] = field(default_factory=set)
     stubborn: set[str] = field(default_factory=set)
     faulty: dict[str, int] = field(default_factory=dict)
     refusing: str = ""
@@ -113,10 +116,11 @@ class SimHost:
         process = self.processes.get(name)
         if process is None or process.faulty is not None:
             return None
-        if self.clock.now() < process.ready_at:
-            stage = self.stage(process)
+        away = name in self.away
+        if away or self.clock.now() < process.ready_at:
+            stage = "waits for http://e:1" if away else self.stage(process)
             told = Run(name=name, pid=process.pid, token=process.token, listen=f"sim:{name}", ready=False, stage=stage)
-            return told if stage else None
+            return structs.replace(told, away=away) if stage else None
         boot = process.replica.boot if process.replica else process.token
         pulse = "" if process.replica else f"sim:{name}"
         return Run(name=name, pid=process.pid, token=process.token, listen=f"sim:{name}", boot=boot, pulse=pulse)

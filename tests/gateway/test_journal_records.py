@@ -99,6 +99,22 @@ def test_tokens_come_back(chunk: Chunk) -> None:
     assert (rich.at, rich.ids) == (11, chunk.ids)
 
 
+@pytest.mark.parametrize("token", [0, 5, 2**32 - 1])
+def test_one_token_put_in_its_place_is_the_record_of_one_token(token: int) -> None:
+    buffer = memoryview(bytearray(100))
+    assert journal.put_one(buffer, 10, 3, 11, token)
+    record = journal.ids_record(3, 11, Chunk([token]), True)
+    assert buffer == bytes(10) + record + bytes(90 - journal.ONE_BYTES)
+    assert len(record) == journal.ONE_BYTES
+
+
+@pytest.mark.parametrize("token", [-3, 2**32])
+def test_an_id_that_no_vocabulary_has_is_not_put(token: int) -> None:
+    buffer = memoryview(bytearray(100))
+    assert not journal.put_one(buffer, 10, 3, 11, token)
+    assert buffer == bytes(100)
+
+
 def test_tokens_come_back_with_what_hangs_on_them() -> None:
     rows = [TokenLogprob(5, -0.5, ((5, -0.5), (6, -1.0)))]
     record = memoryview(journal.ids_record(3, 0, Chunk([5], logprobs=rows, cached_tokens=4, moves=2), False))

@@ -29,6 +29,8 @@ _HEAD = struct.Struct("<II")
 _TAG = struct.Struct("<BI")
 _ALL = struct.Struct("<IIBI")
 _ONE = struct.Struct("<BIII")
+_ONE_WHOLE = struct.Struct(f"<II{_ONE.size}s")
+ONE_BYTES = _ONE_WHOLE.size
 TAG_BYTES = _TAG.size
 FRAME_BYTES = _HEAD.size
 UNREADABLE = (msgspec.MsgspecError, struct.error, UnicodeDecodeError, ValueError, IndexError)
@@ -145,18 +147,26 @@ def begin_record(number: int, begun: Begun) -> bytes:
 
 
 def ids_record(number: int, at: int, chunk: Chunk, plain: bool) -> bytes:
-    """IDS, or RICH when more than tokens is to be kept. By far the commonest is one plain token."""
+    """IDS, or RICH when more than tokens is to be kept."""
     ids = chunk.ids
     if plain:
         try:
-            if len(ids) == 1:
-                payload = _ONE.pack(2, number, at, ids[0])
-                return _HEAD.pack(13, crc32(payload, 13)) + payload
             return _record(_TAG.pack(2, number) + struct.pack(f"<{1 + len(ids)}I", at, *ids))
         except struct.error:
             pass  # an id that no vocabulary has: keep it all the same
     rich = Rich(at, ids, chunk.logprobs, chunk.cached_tokens, chunk.moves)
     return _record(_TAG.pack(Kind.RICH, number) + _encode(rich))
+
+
+def put_one(buffer: memoryview, at: int, number: int, first: int, token: int) -> bool:
+    """Put the IDS of one plain token, by far the commonest, where it belongs: ONE_BYTES. False, and nothing is put, when it is an
+    id that no vocabulary has."""
+    try:
+        payload = _ONE.pack(2, number, first, token)
+    except struct.error:
+        return False
+    _ONE_WHOLE.pack_into(buffer, at, 13, crc32(payload, 13), payload)
+    return True
 
 
 def end_record(number: int, finish: Finish | None, fault: Fault | None = None) -> bytes:

@@ -34,7 +34,7 @@ def admit(gate: Gate, lines: Lines) -> Layer:
 
     def layer(inner: Service) -> Service:
         async def service(generation: Generation) -> AsyncGenerator[Chunk, None]:
-            place = gate.enter(generation)
+            place, made, finish = gate.enter(generation), 0, None
             try:
                 if place.turn is not None:
                     async with aclosing(_wait(gate, place, place.turn)) as signs:
@@ -44,12 +44,12 @@ def admit(gate: Gate, lines: Lines) -> Layer:
                 try:
                     async for chunk in chunks:
                         if chunk.ids:
-                            place.made += len(chunk.ids)
-                            if place.made > place.expected:
+                            made += len(chunk.ids)
+                            if made > place.expected:
                                 gate.outgrew(place)
                             if chunk.finish is None and now() >= generation.deadline:
                                 raise Expired("the request's deadline passed before its answer was complete")
-                        place.finish = chunk.finish
+                        finish = chunk.finish
                         yield chunk
                 finally:
                     await chunks.aclose()
@@ -57,6 +57,7 @@ def admit(gate: Gate, lines: Lines) -> Layer:
                 place.fault = fault
                 raise
             finally:
+                place.made, place.finish = made, finish
                 gate.leave(place)
 
         return service

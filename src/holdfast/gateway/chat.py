@@ -231,10 +231,9 @@ class Chat:
                             return
                         continue
                 if data:
-                    exchange.push(data)
-                    ahead = b""
-                if exchange.flow is not None:
-                    await exchange.flow
+                    slow, ahead = exchange.push(data), b""
+                    if slow is not None:
+                        await slow
             spent = True
         finally:
             if not spent:

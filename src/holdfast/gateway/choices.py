@@ -112,6 +112,6 @@ async def write_events(exchange: Exchange, tellings: list[Telling], writers: lis
                 told = usage_of([(one.made, one.reading) for one in tellings])
                 exchange.shut(data + writers[0].closing(told))
             elif data:
-                exchange.push(data)
-            if exchange.flow is not None:
-                await exchange.flow
+                slow = exchange.push(data)
+                if slow is not None:
+                    await slow

@@ -94,11 +94,6 @@ class Exchange:
         """Whose connection it is: an IP address; empty on a unix socket."""
         return self._connection.address
 
-    @property
-    def flow(self) -> "asyncio.Future[None] | None":
-        """Set while the client reads too slowly: wait for it before pushing more."""
-        return self._connection.flow
-
     def send(self, status: int, headers: bytes, body: bytes) -> None:
         """A whole answer. `headers` are complete lines, each with its CRLF."""
         self.begun = self.answered = True
@@ -132,11 +127,13 @@ class Exchange:
         close = b"\r\n" if self.keeps else b"connection: close\r\n\r\n"
         self._connection.write(b"".join((STATUS_LINES[200], hall.date, self.lines, headers, framing, close)))
 
-    def push(self, data: bytes) -> None:
-        """A piece of an open answer, never empty."""
+    def push(self, data: bytes) -> "asyncio.Future[None] | None":
+        """A piece of an open answer, never empty. While the client reads too slowly: what to wait for before pushing more."""
         if self.request.chunked_ok:
             data = b"%x\r\n%b\r\n" % (len(data), data)
-        self._connection.write(data)
+        connection = self._connection
+        connection.write(data)
+        return connection.flow
 
     def shut(self, data: bytes, close: bool = False) -> None:
         """The last piece of an open answer, never empty; `close` ends the connection too."""

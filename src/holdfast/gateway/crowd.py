@@ -3,7 +3,7 @@
 One address or one key can't take all the connections that there are, and who leaves an answer lying is not waited for long.
 """
 
-from msgspec import Struct
+from dataclasses import dataclass
 
 from holdfast.gateway.needs import Limits
 from holdfast.gateway.refusals import Refusal, refusal
@@ -55,7 +55,8 @@ class Crowd:
             del self._held[who]
 
 
-class Taking(Struct):
+@dataclass(slots=True)  # and no Struct: written with every token
+class Taking:
     """How a client takes what is written to it: since when it has been slower than it may, and what it had taken then."""
 
     written_bytes: int = 0

@@ -23,7 +23,8 @@ def dial(lines: Lines) -> Service:
             try:
                 async for chunk in chunks:
                     finished = chunk.finish is not None
-                    chunk.epoch = generation.epoch
+                    if generation.epoch:
+                        chunk.epoch = generation.epoch
                     odd = check.see(chunk.ids, chunk.logprobs)
                     if odd is not None:
                         lines.odd.append(odd)

@@ -104,7 +104,8 @@ def failover(
                                 transcript.write(chunk)
                                 if attempt.alone:
                                     quarantine.made(attempt.id, len(transcript.delivered_ids) - had)
-                                chunk.moves = transcript.moves
+                                if transcript.moves:
+                                    chunk.moves = transcript.moves
                                 yield chunk
                         finally:
                             await chunks.aclose()

@@ -2,9 +2,10 @@
 
 import asyncio
 from collections import deque
+from dataclasses import dataclass, field
 from math import exp
 
-from msgspec import Struct, field
+from msgspec import Struct
 
 from holdfast.domain.fault import EngineLost, EngineRefused, Fault, NoReplica
 from holdfast.domain.request import Finish, Generation
@@ -58,7 +59,8 @@ class Place(Struct, eq=False):
         return self.uncached + WORTH_OUT * self.made, self.made + (0 if asked.urgent else len(asked.prompt_ids))
 
 
-class Account(Struct, eq=False):
+@dataclass(slots=True, eq=False)  # and no Struct: written often
+class Account:
     """One tenant in this worker. Totals since its start; `served` is the work that fairness counts."""
 
     limits: Limits

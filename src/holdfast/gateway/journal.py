@@ -150,7 +150,8 @@ class Journal:
         ids, rows, moves = chunk.ids, chunk.logprobs, live.moves_before + chunk.moves
         at = len(live.ids)
         plain = not (rows or chunk.cached_tokens) and moves == live.moves
-        chunk.moves = moves
+        if live.moves_before:
+            chunk.moves = moves
         if not at and ids:
             self._bind(live)
         live.ids += ids
@@ -158,14 +159,12 @@ class Journal:
             live.rows += rows or ()
             live.cached = chunk.cached_tokens or live.cached
             live.moves = moves
-        if ids or not plain:
-            record = records.ids_record(live.number, at, chunk, plain)
-            end = self._at + len(record)
-            if end <= self._end and not live.unfit:
-                self._buffer[self._at : end] = record
-                self._at = end
-            else:
-                self._append(record, live)
+        here, end = self._at, self._at + records.ONE_BYTES
+        fits = plain and len(ids) == 1 and end <= self._end and not live.unfit
+        if fits and records.put_one(self._buffer, here, live.number, at, ids[0]):
+            self._at = end
+        elif ids or not plain:
+            self._append(records.ids_record(live.number, at, chunk, plain), live)
         if chunk.finish is not None:
             self.end(live, chunk.finish)
 

@@ -3,6 +3,7 @@
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from msgspec import Struct
 from prometheus_client import CollectorRegistry
@@ -45,7 +46,7 @@ class Limits(Struct, frozen=True, kw_only=True):
     descriptors_share: float = 0.8  # of the descriptor limit; beyond that new connections are refused
 
 
-class ModelCard(Struct, frozen=True, kw_only=True):
+class ModelCard(Struct, frozen=True, kw_only=True, dict=True):
     """The model behind the door, as clients see it."""
 
     name: str
@@ -57,9 +58,9 @@ class ModelCard(Struct, frozen=True, kw_only=True):
     aliases: tuple[tuple[str, bool], ...] = (("deepseek-chat", False), ("deepseek-reasoner", True))  # name, thinking
     thinking_default: bool = False  # for the model's own name
 
-    @property
+    @cached_property
     def exactness(self) -> Exactness:
-        """The weakest of its kinds'."""
+        """The weakest of its kinds'. Every request's note tells it."""
         return max((one.exactness for one in self.kinds), key=list(Exactness).index, default=Exactness.FAIR)
 
 

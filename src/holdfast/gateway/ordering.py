@@ -156,9 +156,10 @@ def order(ask: Ask, prompt: Prompt, asker: Asker, needs: Needs, surface: Surface
 
 def _thinking_max(cut: Cut, prompt: Prompt, card: ModelCard) -> int:
     """The most tokens of reasoning. Under a grammar there is no bound where one may answer that could not go on after it."""
-    if prompt.grammar and any(one.grammar is Hold.FRESH for one in card.kinds):
+    bounds = [bound for bound in (cut.thinking_max, prompt.thinking_max) if bound]
+    if not bounds or (prompt.grammar and any(one.grammar is Hold.FRESH for one in card.kinds)):
         return 0
-    return min(filter(None, (cut.thinking_max, prompt.thinking_max)), default=0)
+    return min(bounds)
 
 
 def session_of(ask: Ask, asker: Asker) -> str:

@@ -9,9 +9,8 @@ both let in within a tenth of a second.
 """
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from math import ceil
-
-from msgspec import Struct
 
 from holdfast.domain.tenant import Limits
 
@@ -21,7 +20,8 @@ OWN_MEMORY = "own: it holds its largest share of memory"
 KEPT = "own: the rest of the memory is kept for reserved tenants"
 
 
-class Held(Struct):
+@dataclass(slots=True)  # and no Struct: written often
+class Held:
     """What one tenant holds: answers, and cache places; here, and as other workers last told."""
 
     slots: int = 0

@@ -14,6 +14,7 @@ found is remembered until somebody frees something.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from math import inf
 
 from msgspec import Struct
@@ -30,7 +31,8 @@ def _untold(boot: str, streams: int, tokens: int) -> None:
     return
 
 
-class Place(Struct):
+@dataclass(slots=True)  # and no Struct: written often
+class Place:
     """One replica. `free` slots and `spare` tokens are what is left, as of the last change or look. One that does not serve may
     still be given an answer in need; it counts nowhere else."""
 

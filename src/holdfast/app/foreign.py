@@ -124,6 +124,7 @@ async def opened(order: Order, clock: Clock, word: Word) -> AsyncIterator[Opened
         release = await asyncio.to_thread(release_of, engine, abilities, settings, outside=process is None)
         core = _core(order, engine, abilities, process, clock, release=release)
         core.outward = partial(_outward, url, key, log, settings.engine.log_whole)
+        core.keyless = partial(without_key, key=key)
         after.push_async_callback(core.close)
         if process is not None:
             process.on_death = core.end

@@ -78,6 +78,21 @@ def test_two_owners_engines_are_each_opened_with_the_key_of_their_own(tmp_path):
     assert set(seen) == {("of-a", "Bearer of-a"), ("of-b", "Bearer of-b")}
 
 
+def test_an_engine_that_comes_to_refuse_its_key_ends_its_replica_with_a_sentence_without_it(tmp_path, capsys):
+    """Such a sentence is in the replica's log, and in status as what it died of."""
+
+    async def run() -> None:
+        server = VllmServer(ForeignScript(key="sk-1"), CLOCK)
+        url = await server.door.open()
+        settings = with_model(read(f'[replica]\nengine = "vllm"\nurl = "{url}"\n[engine]\nkey = "sk-1"'))
+        async with opened(order_of(tmp_path, settings), CLOCK, WORD) as engine:
+            engine.core.end(f"{url} answered 401: Incorrect API key provided: sk-1.")
+        await server.door.close()
+
+    asyncio.run(run())
+    assert capsys.readouterr().err.endswith(" answered 401: Incorrect API key provided: ....\n")
+
+
 class Complaining(VllmServer):
     """Refuses with a sentence that says all that it knows."""
 

@@ -42,6 +42,7 @@ OUTSIDE = '[replica]\nengine = "vllm"\nurl = "http://127.0.0.1:9"\n[engine]\n'
         (VLLM + 'mix = ["openai"]', "mix: 'openai' is never run by Holdfast"),
         (VLLM + 'mix = ["embedded=/x"]', "embedded is Holdfast's own: it takes no program or url"),
         (OUTSIDE + 'program = "/v"', "[engine] program and [replica] url: an engine that runs already isn't started"),
+        (OUTSIDE + "start_s = 9.0", "[engine] start_s and [replica] url: an engine that runs already isn't started"),
         ('[replica]\nengine = "vllm"\nurl = "http://k@h:1"', "'h:1' can't be used: its key belongs into [engine] key"),
         ('[replica]\nengine = "vllm"\nurl = "h:1"', "'h:1' can't be used: write it as http://HOST:PORT"),
         ('[replica]\nengine = "vllm"\nurl = "http://h:1/v1"', "leave the path out"),
@@ -82,6 +83,8 @@ def test_what_can_not_be_meant_is_named(text, complaint):
         '[replica]\nengine = "triton"\nurl = "grpc://h:1"',
         VLLM + 'mix = ["embedded", "sglang=http://h:1"]\ngreedy_across = true',
         VLLM + 'mix = ["sglang=http://a:1"]\n[smaller]\npath = "/small"',
+        '[replica]\nengine = "sglang"\nurl = "http://h:1"\ndevices = "cuda:0"\n'
+        '[engine]\nmix = ["vllm=/v/python"]\ngpus = 1\nstart_s = 9.0',
     ],
 )
 def test_what_makes_sense_is_read(text):

@@ -48,6 +48,13 @@ def test_commands_do_not_wait_for_an_engine_that_is_not_there(site, urls):
     scaled = one.run("scale", "2", "--settings", str(one.file))
     assert (scaled.returncode, scaled.stderr) == (0, "")
     assert said in scaled.stdout
+    assert [shown["name"] for shown in one.view()["processes"] if shown["state"] == "serving"][:2] == [
+        "replica-0",
+        "gateway-0",
+    ]
+    fewer = one.run("scale", "1", "--settings", str(one.file))
+    assert (fewer.returncode, fewer.stderr) == (0, "")
+    assert "Not waited for" not in fewer.stdout  # who is away is the one that has left
     back = one.run("scale", "3", "--settings", str(one.file))
     assert (back.returncode, back.stderr) == (0, "")
     assert said in back.stdout

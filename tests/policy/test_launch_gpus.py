@@ -5,7 +5,7 @@ from msgspec import structs
 from holdfast.domain.replica import StartFault
 from holdfast.domain.settings import ReplicaSettings
 from holdfast.domain.settings_engine import EngineSettings
-from holdfast.policy.launch_gpus import Ask, gpus_each, gpus_of, indices_of, turn_of
+from holdfast.policy.launch_gpus import Ask, crowded, gpus_each, gpus_of, indices_of, turn_of
 from plans import H200, facts
 
 
@@ -57,3 +57,14 @@ def test_beside_our_own_engine_each_gets_one_unless_the_site_says_otherwise():
         (EngineSettings(program="/v", mix=("embedded",), gpus=2), 2),
     ):
         assert gpus_each(replica, engine) == each
+
+
+def test_our_own_engine_on_a_gpu_that_another_engine_fills_is_told():
+    beside = EngineSettings(program="/v", mix=("embedded",))
+    two = ReplicaSettings(engine="vllm", devices="cuda:4,cuda:7")
+    assert [crowded(two, beside, number) for number in (1, 3)] == [None, None]  # the latter is beside our own
+    assert crowded(ReplicaSettings(engine="vllm", devices="cuda:4"), beside, 1) == (4, 0)
+    three = ReplicaSettings(engine="vllm", devices="cuda:0,cuda:1,cuda:2")
+    assert crowded(three, EngineSettings(program="/v", mix=("embedded",), gpus=2), 3) == (0, 0)
+    assert crowded(ReplicaSettings(devices="cuda:0"), EngineSettings(), 5) is None
+    assert crowded(ReplicaSettings(engine="vllm"), beside, 1) is None

@@ -24,6 +24,8 @@ URL, KEY = "http://gpu-7.inside:8000", "sk-secret"
         ("Incorrect API key sk-secret; 'sk-secret2' is another", "Incorrect API key ...; 'sk-secret2' is another"),
         ("see https://docs.vllm.ai/x for top_k", "see https://docs.vllm.ai/x for top_k"),
         ("at 12:30 in json.loads(a.b)", "at 12:30 in json.loads(a.b)"),
+        ("ids [4096], [1:2] and [abc] are out of range", "ids [4096], [1:2] and [abc] are out of range"),
+        ("HTTPConnectionPool(host='10.1.1.1', port=9000): reset", "HTTPConnectionPool(host='...', port=...): reset"),
     ],
 )  # fmt: skip
 def test_a_sentence_loses_places_and_keys_and_nothing_else(said, told):
@@ -38,6 +40,12 @@ def test_a_host_that_is_a_word_is_left_in_sentences():
     assert (
         outward("http://h:1 answered 400: k is token k", "http://h:1/v1", "k")
         == "the engine answered 400: ... is token ..."
+    )
+
+
+def test_a_machine_whose_name_begins_with_the_engines_is_another():
+    assert outward("http://gpu answered 400: see http://gpu.org/x or http://gpu-9/x", "http://gpu") == (
+        "the engine answered 400: see ... or http://gpu-9/x"
     )
 
 

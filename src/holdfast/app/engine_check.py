@@ -16,7 +16,7 @@ from holdfast.domain.settings_engine import URL, Dealt, deal, key_of, outside
 from holdfast.host.engine_asking import can_parse, lacking, parsed, version_told
 from holdfast.policy.launch import launch
 from holdfast.policy.launch_fit import fit
-from holdfast.policy.launch_gpus import indices_of, on_gpus
+from holdfast.policy.launch_gpus import crowded, indices_of, on_gpus
 from holdfast.policy.launch_plan import Gpu, LaunchPlan
 from holdfast.store.engine_key import read_key
 from holdfast.store.folder import folder_of
@@ -62,7 +62,8 @@ def check(settings: Settings, number: int, seen: tuple[Gpu, ...] | None, ask_par
     dealt = deal(settings.replica.engine, settings.replica.url, settings.engine, number)
     head = Checked(replica=number, engine=dealt.kind, program=dealt.program, url=dealt.url)
     if dealt.kind not in FOREIGN:
-        return structs.replace(head, room="Holdfast's own engine, in a process of Holdfast: no program is run")
+        own = "Holdfast's own engine, in a process of Holdfast: no program is run"
+        return structs.replace(head, room=own, warnings=_of_crowd(settings, number))
     if dealt.url:
         head = structs.replace(
             head, room="it runs already: used, and neither started nor stopped", warnings=_of_url(dealt.url, settings)
@@ -154,9 +155,18 @@ def _of_url(url: str, settings: Settings) -> list[str]:
     host = (found[2] or found[3]) if found is not None else ""
     if found is None or host.startswith(LOOPBACKS) or found[1] in ("https", "grpcs"):
         return warnings
-    key = ", the key too" if key_of(url, settings.engine) else ""
-    bare = f"{url} is on the network without TLS: prompts and answers{key} can be read on the way."
+    what = "prompts, answers and the key" if key_of(url, settings.engine) else "prompts and answers"
+    bare = f"{url} is on the network without TLS: {what} can be read on the way."
     return [*warnings, f"{bare} Use https, or a tunnel."]
+
+
+def _of_crowd(settings: Settings, number: int) -> list[str]:
+    found = crowded(settings.replica, settings.engine, number)
+    if found is None:
+        return []
+    gpu, other = found
+    shared = f"there are too few GPUs: it shares cuda:{gpu} with replica {other}, whose engine takes nearly all memory of it."
+    return [f"{shared} Name more in [replica] devices, or lower [replica] count."]
 
 
 def _of_key(url: str, settings: Settings) -> list[str]:

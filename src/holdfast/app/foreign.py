@@ -10,6 +10,7 @@ nothing of it is left, whatever ended us. An external engine is only dialled and
 import asyncio
 import contextlib
 import hashlib
+import re
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
@@ -52,6 +53,7 @@ from holdfast.store.gguf_head import ALL_F32, head_of
 from holdfast.store.model_folder import gguf_of, gguf_weights_of, weights_of
 
 KNOCK_S, RETELL_S = 0.5, 60.0
+_KEYLESS = re.compile(r"\banswered 40[13]\b")
 
 Tell = Callable[[str], None]
 
@@ -111,7 +113,8 @@ async def opened(order: Order, clock: Clock, word: Word) -> AsyncIterator[Opened
         learnt: list[Abilities] = []
         if process is None:
             within_s = max(KNOCK_S, min(RETELL_S, settings.restart.start_s / 3))
-            await _dialled(partial(_ask, engine, learnt), clock, word, url, within_s)
+            shown = _Shown(url, key)
+            await _dialled(partial(_ask, engine, learnt), clock, word, shown, within_s)
         else:
             await _waited(process, partial(_ask, engine, learnt), word.stage, clock)
             process.compete()
@@ -121,6 +124,7 @@ async def opened(order: Order, clock: Clock, word: Word) -> AsyncIterator[Opened
         release = await asyncio.to_thread(release_of, engine, abilities, settings, outside=process is None)
         core = _core(order, engine, abilities, process, clock, release=release)
         core.outward = partial(_outward, url, key, log, settings.engine.log_whole)
+        core.keyless = partial(without_key, key=key)
         after.push_async_callback(core.close)
         if process is not None:
             process.on_death = core.end
@@ -214,7 +218,23 @@ async def _ask(engine: ForeignEngine, learnt: list[Abilities]) -> bool:
     return True
 
 
-async def _dialled(ask: Callable[[], Awaitable[bool]], clock: Clock, word: Word, url: str, within_s: float) -> None:
+class _Shown(Struct, frozen=True):
+    """Where an external engine is, and the key that it is shown."""
+
+    url: str
+    key: str = ""
+
+    def waits(self, waited_s: float, why: str) -> str:
+        """The stage of who waits for it. The engine's own words stand in it, and may quote the key back."""
+        asks = ": is what [engine] key or keys says for it its key?" if _KEYLESS.search(why) else ""
+        return without_key(
+            f"waits for {self.url}{f', for {waited_s:.0f} s' if waited_s else ''}: {why}{asks}", self.key
+        )
+
+
+async def _dialled(
+    ask: Callable[[], Awaitable[bool]], clock: Clock, word: Word, engine: _Shown, within_s: float
+) -> None:
     """Wait for an external engine as long as it takes: nobody but its owner can start it. That the stage changes every
     `within_s` says that we live: the supervisor has `[restart] start_s` of patience with each. From the first of these on it is
     away: nobody else waits for us."""
@@ -227,7 +247,7 @@ async def _dialled(ask: Callable[[], Awaitable[bool]], clock: Clock, word: Word,
         except (EngineLost, EngineRefused, BadRequest) as fault:
             why = fault.why
         waited_s = (clock.now() - began) // within_s * within_s
-        stage = f"waits for {url}{f', for {waited_s:.0f} s' if waited_s else ''}: {why}"
+        stage = engine.waits(waited_s, why)
         if stage != told:
             (word.away if waited_s else word.stage)(stage)
             told = stage

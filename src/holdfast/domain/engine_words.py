@@ -96,8 +96,10 @@ def _of_urls(kind: EngineKind, url: str, engine: EngineSettings) -> str:
     wrong = next((said for one in urls if (said := _of_url("[replica] url", kind, one))), "")
     if wrong:
         return wrong
-    if urls and (engine.program or engine.args or engine.env or engine.gpus or engine.start_s):
-        name = next(name for name in ("program", "args", "env", "gpus", "start_s") if getattr(engine, name))
+    started = any(one.program for one in map(dealt_mix, engine.mix))  # gpus and start_s are for these too
+    own = ("program", "args", "env") if started else ("program", "args", "env", "gpus", "start_s")
+    name = next((one for one in own if getattr(engine, one)), "")
+    if urls and name:
         return f"[engine] {name} and [replica] url: an engine that runs already isn't started. Leave one of them out."
     return ""
 

@@ -66,6 +66,7 @@ class ForeignCore:
         self._waiting: deque[tuple[int, Generation]] = deque()
         self._made: dict[int, Produced] = {}
         self.on_stir: Callable[[], None] = lambda: None
+        self.keyless: Callable[[str], str] = str  # takes the key out of what is told of the engine's end
         self.outward: Callable[[Fault], str] = _sentence  # what of a fault goes to who asked; it may take down the rest
         self._asked = asyncio.Event()
         self._pings: list[tuple[float, Callable[[], None]]] = []
@@ -154,7 +155,7 @@ class ForeignCore:
     def end(self, why: str) -> None:
         """The engine has ended, or can't be reached any more: the replica ends with its next step."""
         if self._end is None:
-            self._end = self._ended(why)
+            self._end = self._ended(self.keyless(why))
             self.on_stir()
 
     def wrecked(self, task: asyncio.Task[None]) -> None:

@@ -56,6 +56,20 @@ def gpus_each(replica: ReplicaSettings, engine: EngineSettings) -> int:
     return engine.gpus or int(any(kind not in FOREIGN for kind in kinds))
 
 
+def crowded(replica: ReplicaSettings, engine: EngineSettings, number: int) -> tuple[int, int] | None:
+    """(GPU, replica) where Holdfast's own engine, as replica `number`, comes to a GPU that a foreign engine has to itself."""
+    devices, each = indices_of(replica.devices), gpus_each(replica, engine)
+    at = turn_of(replica, engine, number) * each
+    if at < len(devices) or not devices:
+        return None
+    at %= len(devices)
+    for one in range(number):
+        dealt, first = deal(replica.engine, replica.url, engine, one), turn_of(replica, engine, one) * each
+        if dealt.kind in FOREIGN and on_gpus(dealt) and first <= at < first + each <= len(devices):
+            return devices[at], one
+    return None
+
+
 def indices_of(devices: str) -> tuple[int, ...]:
     """`cuda:0,cuda:1` as (0, 1); what is no GPU is left out."""
     named = [one.strip().partition(":") for one in devices.split(",")]

@@ -56,6 +56,7 @@ def _watch(wisher: Wisher, count: int) -> int:
     """Tell of each replica that comes or goes, until so many serve and nobody else is on its way out."""
     states: dict[str, ReplicaState] = {one.name: one.state for one in _replicas(wisher)}
     out = {*wisher.wishes().drained, *wisher.wishes().condemned}
+    warm = wisher.settings.scaling.warm
 
     def seen(passed_s: float) -> bool:
         there = _replicas(wisher)
@@ -68,8 +69,10 @@ def _watch(wisher: Wisher, count: int) -> int:
         states.update(now)
         serving = sum(1 for state in now.values() if state is ReplicaState.SERVING)
         leaving = any(state is ReplicaState.DRAINING for state in now.values())
-        missing = sum(one.name in out or one.state is ReplicaState.QUARANTINED or one.away for one in there)
-        return count - missing <= serving <= count and not leaving
+        away = sum(one.away for one in there)
+        missing = away + sum(one.name in out or one.state is ReplicaState.QUARANTINED for one in there if not one.away)
+        # who is away may be one of those that leave: then it is still counted beside them
+        return count - missing <= serving <= count and serving + away <= count + warm and not leaving
 
     patience_s = wisher.settings.restart.start_s + leave_s(wisher.settings) + SLACK_S
     if wisher.watch(seen, patience_s) is None:

@@ -16,12 +16,13 @@ from holdfast.domain.release import Exactness
 from holdfast.domain.request import Generation, Sampling
 from holdfast.engine.http import HttpDoor
 from holdfast.engine.llamacpp import SEEDS, LlamaCppEngine
+from holdfast.engine.llamacpp_learn import GRAMMAR
 from holdfast.engine.serving import Serving
 from holdfast.host.clock import MonotonicClock
 from holdfast.policy.continuation import derived_seed
 from holdfast.sim.foreign_model import ForeignScript, foreign_answer
 from holdfast.sim.llamacpp_server import LlamaCppServer
-from holdfast.testing.engine_contract import ForeignContract, Mishap, Stage, listen_to
+from holdfast.testing.engine_contract import ForeignContract, Heard, Mishap, Stage, listen_to
 
 CLOCK = MonotonicClock()
 SLOTS, CONTEXT = 4, 512
@@ -90,6 +91,33 @@ def test_ids_that_a_stream_leaves_out_are_asked_for_again_and_told_once(temperat
         assert again, "it was never asked again"
 
     played(story, scripted(halves=halves))
+
+
+@pytest.mark.parametrize("instead", ["", "<[46]>", "<[46]> <[48]>"], ids=["nothing", "too few", "another end"])
+def test_ids_left_out_under_a_grammar_are_those_of_the_same_answer_or_of_none(instead: str) -> None:
+    """The stream goes on behind them: out of another answer, made in another batch, they would be wrong ones."""
+    held = structs.replace(ASKED, sampling=Sampling(grammar="start: <[44]> <[45]> <[46]>"), max_tokens=3)
+
+    class Moody(LlamaCppServer):
+        def _forced(self, body: dict[str, Any]) -> tuple[int, ...]:
+            redone = instead and "<[45]>" in body.get("grammar", "") and not body["stream"]
+            return super()._forced(body | {"grammar": f"{GRAMMAR}start: <[44]> {instead}"} if redone else body)
+
+    async def story() -> None:
+        server = Moody(SCRIPT, CLOCK, halves=frozenset((45,)))
+        engine = LlamaCppEngine(HttpDoor(await server.door.open(), CLOCK, SCRIPT.key), SERVING)
+        async with LlamaCppScene(engine, server):
+            await engine.learn()
+            if not instead:
+                assert (await listen_to(engine, held)).ids == [44, 45, 46]
+                return
+            heard = Heard()
+            with pytest.raises(EngineLost, match="is another one, and its stream has left ids out") as told:
+                await listen_to(engine, held, heard)
+            assert told.value.unrepeatable
+            assert heard.ids == [44]
+
+    asyncio.run(story())
 
 
 def test_seed_bias_and_penalties_go_as_its_dialect_has_them() -> None:

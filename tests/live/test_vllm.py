@@ -42,6 +42,7 @@ pytestmark = [
 ]
 SLOTS, QUEUE, CONTEXT, VOCAB = 4, 2, 1024, 1280
 SERVING = Serving(model="pearl", digest="d" * 64, vocab_size=VOCAB, slots=SLOTS, answer_s=2.0)
+PATIENT = structs.replace(SERVING, answer_s=60.0)  # where no story is about a server that does not answer
 CASES, TOKENS = 16, 24
 UNBENT = Sampling(temperature=0, ignore_eos=True)
 
@@ -115,7 +116,7 @@ class TestRealVllm(ForeignContract):
 
 def with_engine(vllm: VllmProcess, story: Callable[[VllmEngine], Awaitable[None]]) -> None:
     async def run() -> None:
-        engine = VllmEngine(HttpDoor(vllm.url, CLOCK, vllm.key), SERVING)
+        engine = VllmEngine(HttpDoor(vllm.url, CLOCK, vllm.key), PATIENT)
         try:
             await engine.learn()
             await story(engine)
@@ -247,7 +248,7 @@ def test_a_frozen_core_is_told_by_counters_alone(vllm: VllmProcess) -> None:
             looks = []
             for _ in range(10):
                 await CLOCK.sleep(0.1)
-                looks.append(((await door.ask("GET", "/health", None, 2.0)).status, (await engine.probe()).load.step))
+                looks.append(((await door.ask("GET", "/health", None, 60.0)).status, (await engine.probe()).load.step))
             assert {status for status, _ in looks} == {200}
             assert len({step for _, step in looks}) == 1
             assert not reading.done()

@@ -7,7 +7,7 @@ from test_two_kinds import JSON, killing, mixed, on
 from world import together
 
 from holdfast.domain.event import BreakerOpened, ReplicaSuspected
-from holdfast.domain.fault import EngineLost
+from holdfast.domain.fault import EngineLost, EngineRefused
 from holdfast.sim.clock import run
 
 
@@ -52,6 +52,35 @@ def test_what_does_not_come_out_again_is_tried_once_on_each_replica_and_speaks_a
                     )
             assert set(tried) == set(departs)
             assert not world.whys(BreakerOpened)
+            world.settled()
+
+    run(story())
+
+
+@pytest.mark.parametrize("fault", [EngineRefused, EngineLost])
+def test_where_it_was_refused_or_lost_meanwhile_it_has_not_been_tried(fault):
+    """One replica does not make it again. The other one can't take it twice, and would make it."""
+
+    async def story():
+        world = mixed("v1", "v2", "v3")
+        async with world.running():
+            tried, missed = departing(world, "v2"), []
+
+            def submitted(generation):
+                if generation.delivered_ids and missed.count(generation.id) < 2:
+                    missed.append(generation.id)
+                    raise fault("not now")
+
+            for line in world.replicas["v3"].lines:
+                line.on_submit = submitted
+            asked = [world.generation(60, sampling=JSON) for _ in range(4)]
+            tasks = [
+                await on(world, "v1", one, killing(world, "v1", 20) if one is asked[-1] else None) for one in asked
+            ]
+            for one, which in zip(await together(*tasks), asked, strict=True):
+                assert (one.ids, one.fault) == (world.expected(which), None)
+            assert tried, "it was made again at once, and nothing shown"
+            assert missed
             world.settled()
 
     run(story())

@@ -31,9 +31,10 @@ def failover(
 ) -> Layer:
     """Carry an answer on, from replica to replica, until it ends or nothing more can be done."""
 
-    def left(transcript: Transcript, fault: EngineLost | EngineRefused, again: bool) -> Chunk | None:
-        """Decide after a lost attempt: None to go on, a last chunk if it was complete; raises the fault if it must end."""
-        verdict = continuation.after_loss(transcript, moves_max, clock.now(), again and _unrepeatable(fault))
+    def left(transcript: Transcript, fault: EngineLost | EngineRefused, nobody: bool) -> Chunk | None:
+        """Decide after a lost attempt: None to go on, a last chunk if it was complete; raises the fault if it must end. `nobody`
+        makes it again as it was delivered."""
+        verdict = continuation.after_loss(transcript, moves_max, clock.now(), nobody)
         if isinstance(verdict, continuation.GiveUp):
             if clock.now() >= transcript.asked.deadline:
                 raise Expired(f"{verdict.why}; last: {fault.why}") from fault
@@ -53,14 +54,18 @@ def failover(
         return None
 
     async def lost(
-        transcript: Transcript, attempt: Generation, fault: EngineLost | EngineRefused, had: int, again: bool
+        transcript: Transcript, attempt: Generation, fault: EngineLost | EngineRefused, had: int, nobody: bool
     ) -> Chunk | None:
         """An attempt that began with `had` tokens has ended without a finish. See `left`; raises Poisonous too."""
         if isinstance(fault, EngineLost) and fault.died:
             await quarantine.judge(attempt, fault, len(transcript.delivered_ids) - had)
         else:
             quarantine.ended(attempt.id)
-        return left(transcript, fault, again)
+        return left(transcript, fault, nobody)
+
+    def willing(boots: frozenset[str]) -> bool:
+        """Whether one of these still takes traffic."""
+        return any(known.may_serve for boot, known in lines.by_boot.items() if boot in boots)
 
     def orphaned(transcript: Transcript, fault: NoReplica) -> None:
         """Raise EngineLost if there is nobody, and will be nobody, who may go on with it."""
@@ -116,13 +121,15 @@ def failover(
                         again, why = True, found.why
                         orphaned(transcript, found)
                     if fault is not None:
-                        again = fault.replica in (unlike if _unrepeatable(fault) else tried)
-                        tried |= {fault.replica}
-                        if _unrepeatable(fault):
-                            tried = unlike = unlike | {fault.replica}  # now rather where it was refused, or was lost
+                        departed, here = _unrepeatable(fault), frozenset((fault.replica,))
+                        again = here <= (unlike if departed else tried)
+                        nobody = departed and again and not willing(tried - unlike)
+                        tried |= here
+                        if departed:
+                            tried = unlike = unlike | here  # now rather where it was refused, or was lost
                         if transcript.begun is None and transcript.delivered_ids:
                             transcript.begun = fault.release
-                        last = await lost(transcript, attempt, fault, had, again)
+                        last = await lost(transcript, attempt, fault, had, nobody)
                     if last is not None:
                         yield last
                         return

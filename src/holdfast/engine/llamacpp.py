@@ -13,7 +13,7 @@ What its streams do that has to be known (tools/server/server-context.cpp, and s
 """
 
 from collections import Counter
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -137,7 +137,7 @@ class LlamaCppEngine:
                 if missing > 0:
                     found = self._spelt(answer, event, missing)
                     if found is None and answer.asked.sampling.grammar:  # nothing goes on within one: the stream waits
-                        again = await self._again(answer, missing)
+                        again = await self._again(answer, missing, event.tokens)
                         found, rows = again.tokens, [*_logprobs(answer, again), *rows]
                     if found is None:
                         break
@@ -183,20 +183,22 @@ class LlamaCppEngine:
         last = b"".join(map(self._spelling.bytes_of, event.tokens))
         return self._spelling.the_only(spelt[: len(spelt) - len(last)], missing) if spelt.endswith(last) else None
 
-    async def _again(self, answer: Answer, count: int) -> _Event:
-        """The next `count` ids, made once more and told whole: under a grammar, from the answer's beginning."""
-        begun = [] if answer.asked.sampling.grammar else answer.ids
-        before = answer.ids[len(begun) :]
-        tokens = len(before) + min(count, answer.left)
-        body = body_of(answer.asked, begun, tokens, self._serving.context_tokens_max) | {"stream": False}
+    async def _again(self, answer: Answer, count: int, then: Sequence[int] = ()) -> _Event:
+        """The next `count` ids, made once more and told whole: under a grammar, from the answer's beginning. `then` are those
+        that the stream had behind them: it goes on, so it must be the same answer."""
+        held = bool(answer.asked.sampling.grammar)
+        begun, before = ([], answer.ids) if held else (answer.ids, [])
+        start, end = len(before), len(before) + min(count, answer.left)
+        body = body_of(answer.asked, begun, end + len(then), self._serving.context_tokens_max) | {"stream": False}
         told = await self._door.ask("POST", "/completion", msgspec.json.encode(body), REDO_S)
         if told.status != 200:
             raise fault_of(self._door.url, told.status, told.body)
         event = self._read(told.body)
-        if event.tokens[: len(before)] != before:
+        around = event.tokens[:start], event.tokens[end:]
+        if held and (around != (before, list(then)) or len(event.tokens) < end):
             raise departed("is another one, and its stream has left ids out")
-        event.tokens = event.tokens[len(before) :]
-        event.completion_probabilities = event.completion_probabilities[len(before) :]
+        event.tokens = event.tokens[start:end]
+        event.completion_probabilities = event.completion_probabilities[start:end]
         return event
 
 

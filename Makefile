@@ -47,7 +47,7 @@ check: $(VENV)/.dev
 # What has to be installed comes side by side with the quick checks. How tests are dealt to two workers: tests/conftest.py.
 test:
 	@$(MAKE) --no-print-directory -j4 check servers engines
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 # The real servers and clients that tests use. Without the rights to install them their tests are skipped, and say so.
 servers:

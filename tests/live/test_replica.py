@@ -91,6 +91,8 @@ def test_the_run_file_tells_a_supervisor_who_it_is(start: Start, folder: Path) -
         "pulse": "",
         "stage": "",
         "engine": "",
+        "device": "",
+        "away": False,
         "ready": True,
     }
     assert [path.name for path in folder.iterdir() if "replica-0" in path.name] == ["replica-0.json"]

@@ -135,6 +135,7 @@ async def work(settings: Settings, parts: Parts, leave: asyncio.Event) -> None:
     teller.rung = lambda: (degrader.rung, degrader.why)
     await lines.follow(read_roster() or Roster())
     host, port = await door.serve(parts.listener or (settings.gateway.host, settings.gateway.port))
+    parts.beat(clock.now())  # one that freezes before its first look must be missed too
     parts.announce(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
     running = [watch.run(), follower.run(), vigil.run(), ears.run(clock), teller.run(), degrader.run()]
     running += [keys.run(clock), *(one() for one in parts.beside)]

@@ -25,6 +25,7 @@ DISTRIBUTIONS = {
     "grpc": "grpcio",
     "jinja2": "jinja2",
     "hdrh": "hdrhistogram",
+    "xdist": "pytest-xdist",
     "importlinter": "import-linter",
 }
 

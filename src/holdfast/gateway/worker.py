@@ -139,8 +139,7 @@ async def work(settings: Settings, parts: Parts, leave: asyncio.Event) -> None:
     parts.announce(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
     running = [watch.run(), follower.run(), vigil.run(), ears.run(clock), teller.run(), degrader.run()]
     running += [keys.run(clock), *(one() for one in parts.beside)]
-    running += second.running if second is not None else ()
-    running += [journal.run()] if journal is not None else ()
+    running += [*(second.running if second else ()), *([journal.run()] if journal else ())]
     turning = [asyncio.create_task(one) for one in running]
     leaving = asyncio.create_task(leave.wait())
     try:

@@ -32,9 +32,10 @@ def _words(entry: Path) -> bytes:
         return b""
 
 
-def test_a_stub_that_dies_under_a_stream_costs_a_pause_and_no_token(tmp_path: Path) -> None:
+def mended_under_streams(folder: Path) -> bool:
+    """Kills the stub in mid-answer. Whether Triton was mended where it stood; False: it has aborted, as it does now and then."""
     settings = {"engine": "triton", "count": 1, "slots": 8, "context_tokens_max": 512}
-    with Site(tmp_path, replica=settings, engine={"program": str(triton_process.triton_python().absolute())}) as site:
+    with Site(folder, replica=settings, engine={"program": str(triton_process.triton_python().absolute())}) as site:
         site.wait_ready()
         whole = [one.text for one in Streams(site, 3, 300).start().join()]
         server = server_of(site)
@@ -44,9 +45,13 @@ def test_a_stub_that_dies_under_a_stream_costs_a_pause_and_no_token(tmp_path: Pa
         answers = streams.join()
         assert [one.end for one in answers] == ["length"] * 3, streams.told()
         assert [one.text for one in answers] == whole
-        if "the engine was ended by SIGABRT" in (site.state / "log" / "replica-0.log").read_text():
-            pytest.skip(
-                "Triton 2.51 has aborted while it unloaded the model, as it does now and then; no answer has suffered"
-            )
+        if "the engine was ended by SIG" in (site.state / "log" / "replica-0.log").read_text():
+            return False
         assert (site.pid("replica-0"), server_of(site)) == (replica, server), "it was mended where it stood"
         assert stubs_of(server, "holdfast") not in ((), (stub,))
+        return True
+
+
+def test_a_stub_that_dies_under_a_stream_costs_a_pause_and_no_token(tmp_path_factory: pytest.TempPathFactory) -> None:
+    if not any(mended_under_streams(tmp_path_factory.mktemp("site")) for _ in range(3)):
+        pytest.skip("each of three Tritons has aborted with its stub; no answer has suffered")

@@ -1,4 +1,8 @@
-"""Has Triton's model loaded anew when its process is dead or frozen, as far as policy/mending.py lets it."""
+"""Has Triton's model loaded anew when its process is dead or frozen, as far as policy/mending.py lets it.
+
+Now and then Triton itself dies of that, and its connections are cut a moment before it is gone. Then its death is what happened,
+and is told by whoever watches the process; that nothing was mended only follows from it.
+"""
 
 import sys
 
@@ -8,6 +12,8 @@ from holdfast.engine.triton import TritonEngine
 from holdfast.host.engine_process import EngineProcess
 from holdfast.host.triton_stubs import end_stubs, stubs_of
 from holdfast.policy.mending import End, Mending
+
+DYING_S = 2.0  # an abort may take so long, with all that it writes down
 
 
 class Mender:
@@ -30,9 +36,19 @@ class Mender:
             self.crash = verdict.crash
             raise EngineLost(verdict.why)
         killed = end_stubs(self._process.pid, self._engine.model)
-        told = f"{verdict.why}; {killed}; {await self._engine.repair()}"
+        try:
+            told = f"{verdict.why}; {killed}; {await self._engine.repair()}"
+        except EngineLost:
+            await self._may_die()
+            raise
         print(f"holdfast replica: {told}", file=sys.stderr, flush=True)
         return told
+
+    async def _may_die(self) -> None:
+        """Returns when Triton has ended, or seems to live on."""
+        until = self._clock.now() + DYING_S
+        while self._process.exit is None and self._clock.now() < until:
+            await self._clock.sleep(0.02)
 
     def _runs(self) -> bool:
         """Whether a process of this Triton runs the model."""

@@ -217,6 +217,12 @@ def test_every_policy_has_its_test() -> None:
     assert [name for name in sorted(policies) if f"tests/policy/test_{name}" not in PATHS] == []
 
 
+def test_no_two_test_modules_share_a_name() -> None:
+    """They are no packages, so pytest could collect only one of them."""
+    names = [Path(path).name for path in PATHS if Path(path).name.startswith("test_")]
+    assert sorted(names) == sorted(set(names))
+
+
 def test_third_party_imports_are_declared() -> None:
     beside = {part.removesuffix(".py") for path in PATHS if not path.startswith("src/") for part in path.split("/")}
     assert [sentence for source in SOURCES for sentence in graph.undeclared(source, PYPROJECT, beside)] == []

@@ -41,7 +41,7 @@ pytestmark = [
     pytest.mark.timeout(360),
 ]
 SLOTS, QUEUE, CONTEXT, VOCAB = 4, 2, 1024, 1280
-SERVING = Serving(model="pearl", digest="d" * 64, vocab_size=VOCAB, slots=SLOTS, answer_s=2.0)
+SERVING = Serving(model="pearl", digest="d" * 64, vocab_size=VOCAB, slots=SLOTS, answer_s=5.0)
 PATIENT = structs.replace(SERVING, answer_s=60.0)  # where no story is about a server that does not answer
 CASES, TOKENS = 16, 24
 UNBENT = Sampling(temperature=0, ignore_eos=True)
@@ -76,7 +76,7 @@ class VllmScene:
 
     async def working(self) -> int:
         """As its scheduler has it."""
-        told = exposition.parse((await self.aside.ask("GET", "/metrics", None, 5.0)).body)
+        told = exposition.parse((await self.aside.ask("GET", "/metrics", None, 60.0)).body)
         return int(told["vllm:num_requests_running"] + told["vllm:num_requests_waiting"])
 
 
@@ -87,8 +87,8 @@ class VllmStage(Stage):
         (Ability.IDS_IN, Ability.IDS_OUT, Ability.LOGPROBS, Ability.SEED, Ability.GRAMMAR, Ability.COUNTERS)
     )
     mishaps = frozenset((Mishap.FROZEN, Mishap.SILENT))
-    long_tokens = 300
-    patience_s = 90.0
+    long_tokens = 700
+    patience_s = 240.0
 
     def __init__(self, process: VllmProcess) -> None:
         self._process = process

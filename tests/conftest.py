@@ -25,5 +25,6 @@ class LiveApart(LoadScopeScheduling):
         return "live" if "live" in Path(file).parts else file
 
 
+@pytest.hookimpl(optionalhook=True)  # so that `-p no:xdist` works
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LiveApart:
     return LiveApart(config, log)
